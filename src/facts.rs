@@ -1,0 +1,244 @@
+//! Looking at the container and its host: everything that a plan depends on, observed through
+//! descriptors and not guessed from strings. Nothing is changed but the hook's own cgroup
+//! namespace, since what the container reads of its cgroups can be read in there only.
+
+use std::os::fd::OwnedFd;
+
+use crate::cgroup::{self, Hierarchy, Layout, Membership, Support};
+use crate::container::Container;
+use crate::decision::Policy;
+use crate::error::Error;
+use crate::machine_id::MachineId;
+use crate::oci::{Config, State};
+use crate::payload::Payload;
+use crate::plan::{Facts, Spot};
+use crate::rootfs::Rootfs;
+use crate::sys::{self, FileType, OFlags, Resolve};
+
+/// The directories in which systemd looks for a unit, the first that has it wins (systemd.unit(5)).
+const UNIT_DIRECTORIES: [&str; 8] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// The cgroups that a tree is made of, opened in the runtime's mount namespace.
+pub(crate) struct Cgroups {
+    /// The host's mount of the hierarchy.
+    pub(crate) host: OwnedFd,
+    /// The process's cgroup in it.
+    pub(crate) own: OwnedFd,
+}
+
+/// Observe; the hook is in the container's cgroup namespace afterwards.
+///
+/// # Errors
+/// Something cannot be looked at, or host and systemd have no hierarchy in common.
+pub(crate) fn observe(
+    container: &Container,
+    state: &State,
+    config: &Config,
+    payload: Payload,
+    policy: Policy,
+) -> Result<(Facts, Cgroups), Error> {
+    let host_failed = |error: sys::Error| Error::failed("look at the host", &error);
+    let layout = layout().map_err(host_failed)?;
+    let support = Support::of(payload.version, policy.cgroup);
+    let hierarchy = cgroup::hierarchy(layout, support).map_err(Error::Cgroup)?;
+    let (cgroups, membership) = membership(container, config, hierarchy, layout)?;
+    let tree = cgroup::tree(hierarchy, &membership).map_err(Error::Cgroup)?;
+
+    let machine = sys::total_memory();
+    let selinux = is_selinux_enabled().map_err(host_failed)?;
+    let facts = Facts {
+        run: spot(&container.rootfs, "/run")?,
+        lock: spot(&container.rootfs, "/run/lock")?,
+        tmp: spot(&container.rootfs, "/tmp")?,
+        run_becomes_read_only: config.mounts_read_only(&["/run", "/var/run"]),
+        image_mounts_tmp: has_unit(&container.rootfs, "tmp.mount").map_err(
+            |error: sys::Error| Error::failed("look for tmp.mount in the image", &error),
+        )?,
+        root_is_read_only: is_read_only(container, config)?,
+        memory: config
+            .memory_limit()
+            .map_or(machine, |limit| limit.min(machine)),
+        label: config.mount_label().filter(|_| selinux).map(str::to_owned),
+        layout,
+        tree,
+        has_legacy_tree: has_legacy_tree(&container.rootfs)?,
+        machine_id: MachineId::of_container(
+            config.process.variable("container_uuid"),
+            &state.id,
+            host_machine_id(),
+        ),
+        keep_machine_id: policy.keep_machine_id,
+    };
+    Ok((facts, cgroups))
+}
+
+/// What is mounted on /sys/fs/cgroup in the runtime's mount namespace.
+fn layout() -> sys::Result<Layout> {
+    let file_system = |path| match sys::open_host(path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.is_missing() => Ok(None),
+        opened => sys::file_system(opened?).map(Some),
+    };
+    let is = |path, kind: fn(&sys::FileSystem) -> bool| {
+        Ok(file_system(path)?.is_some_and(|found| kind(&found)))
+    };
+    Ok(if is("/sys/fs/cgroup", sys::FileSystem::is_cgroup2)? {
+        Layout::Unified
+    } else if !is("/sys/fs/cgroup/systemd", sys::FileSystem::is_cgroup)? {
+        Layout::Absent
+    } else if is("/sys/fs/cgroup/unified", sys::FileSystem::is_cgroup2)? {
+        Layout::Hybrid
+    } else {
+        Layout::Legacy
+    })
+}
+
+/// The process's place in the hierarchy: on the host, and as the container sees it.
+fn membership(
+    container: &Container,
+    config: &Config,
+    hierarchy: Hierarchy,
+    layout: Layout,
+) -> Result<(Cgroups, Membership), Error> {
+    let failed = |error: sys::Error| Error::failed("look at the container's cgroup", &error);
+    let outside = || Error::Cgroup(cgroup::Obstacle::OutsideOfNamespace(hierarchy));
+    let path = || -> Result<String, Error> {
+        let path = container.cgroup(hierarchy.controller()).map_err(failed)?;
+        path.ok_or(Error::Cgroup(cgroup::Obstacle::NotOwn(hierarchy)))
+    };
+    let at = path()?;
+    if at.starts_with("/..") {
+        return Err(outside());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let host = sys::open_host(hierarchy.host_mount_point(layout), flags).map_err(failed)?;
+    let own = sys::open_below(&host, &at, flags, Resolve::Beneath).map_err(failed)?;
+    let inode = sys::stat(&own).map_err(failed)?.inode;
+    let alone = is_alone(&own, container.pid).map_err(failed)?;
+
+    container.enter_cgroup_namespace().map_err(failed)?;
+    let view = path()?;
+    let ready = is_ready(container, config, hierarchy, &view, inode).map_err(failed)?;
+    let membership = Membership {
+        view,
+        own: at != "/" && inode != 1 && alone,
+        ready,
+    };
+    Ok((Cgroups { host, own }, membership))
+}
+
+/// Whether a cgroup holds this process and no other.
+fn is_alone(cgroup: &OwnedFd, pid: i32) -> sys::Result<bool> {
+    let file = sys::open_at(cgroup, "cgroup.procs", OFlags::RDONLY, 0)?;
+    let processes = sys::read_up_to(file, 64, "cgroup.procs")?;
+    Ok(processes == format!("{pid}\n").as_bytes())
+}
+
+/// Whether the container has its own cgroup, writable, where its systemd looks for it.
+fn is_ready(
+    container: &Container,
+    config: &Config,
+    hierarchy: Hierarchy,
+    view: &str,
+    inode: u64,
+) -> sys::Result<bool> {
+    let place = format!("{}{view}", hierarchy.mount_point());
+    let Some((place, stat)) = container.rootfs.find(&place)? else {
+        return Ok(false);
+    };
+    let mount = sys::file_system(&place)?;
+    let kind = match hierarchy {
+        Hierarchy::Named => mount.is_cgroup(),
+        Hierarchy::Unified => mount.is_cgroup2(),
+    };
+    // crun makes what the config mounts read-only after the hook. Our own mounts are noatime, as
+    // no runtime's are, so that a second run of the hook knows them.
+    let stays = mount.is_noatime() || !config.mounts_read_only(&["/sys/fs/cgroup"]);
+    Ok(stat.is_mount && kind && stat.inode == inode && !mount.is_read_only() && stays)
+}
+
+/// What is at a place that a tmpfs may go on.
+fn spot(rootfs: &Rootfs, path: &'static str) -> Result<Spot, Error> {
+    let failed = |error: sys::Error| Error::failed(format!("look at {path} in the image"), &error);
+    let Some((found, stat)) = rootfs.find_entry(path).map_err(failed)? else {
+        return Ok(Spot::Missing);
+    };
+    Ok(match stat.kind {
+        FileType::Symlink => Spot::Link,
+        FileType::Directory if stat.is_mount => {
+            let mount = sys::file_system(&found).map_err(failed)?;
+            if mount.is_noexec() && path == "/run" {
+                log::warn!("the user's own /run is noexec: programs in it cannot be run");
+            }
+            Spot::Mount {
+                tmpfs: mount.is_tmpfs(),
+                read_only: mount.is_read_only(),
+            }
+        }
+        FileType::Directory => Spot::Directory,
+        _ => Spot::NotADirectory,
+    })
+}
+
+/// Whether systemd finds a unit of this name that is not masked.
+fn has_unit(rootfs: &Rootfs, unit: &str) -> sys::Result<bool> {
+    for directory in UNIT_DIRECTORIES {
+        let path = format!("{directory}/{unit}");
+        // Where its links lead to; a loop is no unit, and masks what comes after it all the same.
+        let entry = match rootfs.find_entry(&path)? {
+            None => continue,
+            Some(_) => match rootfs.find(&path) {
+                Err(error) if error.is_loop() => return Ok(false),
+                found => found?,
+            },
+        };
+        return Ok(
+            entry.is_some_and(|(_, stat)| stat.kind == FileType::RegularFile && stat.size > 0)
+        );
+    }
+    Ok(false)
+}
+
+/// Whether the root file system is read-only, or becomes so after the hook.
+fn is_read_only(container: &Container, config: &Config) -> Result<bool, Error> {
+    let mount = sys::file_system(container.rootfs.root())
+        .map_err(|error: sys::Error| Error::failed("look at the root file system", &error))?;
+    Ok(config.root_becomes_read_only() || mount.is_read_only())
+}
+
+/// Whether the runtime made the tree of a version 1 container: a tmpfs with `systemd` in it.
+fn has_legacy_tree(rootfs: &Rootfs) -> Result<bool, Error> {
+    let failed =
+        |error: sys::Error| Error::failed("look at /sys/fs/cgroup in the container", &error);
+    let Some((top, _)) = rootfs.find("/sys/fs/cgroup").map_err(failed)? else {
+        return Ok(false);
+    };
+    if !sys::file_system(top).map_err(failed)?.is_tmpfs() {
+        return Ok(false);
+    }
+    let systemd = rootfs
+        .find_entry("/sys/fs/cgroup/systemd")
+        .map_err(failed)?;
+    Ok(systemd.is_some_and(|(_, stat)| stat.kind == FileType::Directory))
+}
+
+fn is_selinux_enabled() -> sys::Result<bool> {
+    match sys::open_host("/sys/fs/selinux", OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.is_missing() => Ok(false),
+        opened => Ok(sys::file_system(opened?)?.is_selinux()),
+    }
+}
+
+/// The host's own machine ID; a host that has none does without.
+fn host_machine_id() -> Option<MachineId> {
+    let file = sys::open_host("/etc/machine-id", OFlags::RDONLY).ok()?;
+    MachineId::parse(&sys::read_up_to(file, 64, "/etc/machine-id").ok()?)
+}

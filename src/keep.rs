@@ -1,0 +1,181 @@
+//! What lies at a place before a tmpfs goes on it, kept: the image's files are copied up, the
+//! user's mounts are held, to be moved to the same place later. One bounded walk, by descriptors.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::rootfs::open_same;
+use crate::sys::{self, Dir, FileType, OFlags, Resolve, Stat};
+
+const MAX_ENTRIES: usize = 10_000;
+const MAX_BYTES: u64 = 64 << 20;
+
+/// A mount below the place, and where it was.
+pub(crate) struct HeldMount {
+    pub(crate) path: PathBuf,
+    pub(crate) mount: OwnedFd,
+}
+
+/// Why a place was not copied.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// More than 10 000 entries or 64 MiB.
+    TooMuch,
+    Call(sys::Error),
+}
+
+impl From<sys::Error> for Failure {
+    fn from(error: sys::Error) -> Self {
+        Self::Call(error)
+    }
+}
+
+/// One walk: where from, where to, and what it may still copy.
+struct Walk<'a> {
+    from: &'a OwnedFd,
+    into: &'a OwnedFd,
+    entries: usize,
+    bytes: u64,
+    mounts: Vec<HeldMount>,
+    directories: Vec<(PathBuf, Stat)>,
+}
+
+/// Copy what is in the directory `from` into the empty directory `into`, but for the mounts, which
+/// are held and get an empty mount point in their place.
+///
+/// # Errors
+/// Nothing is half done for the caller: `into` is to be thrown away then.
+pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
+    let mut walk = Walk {
+        from,
+        into,
+        entries: MAX_ENTRIES,
+        bytes: MAX_BYTES,
+        mounts: Vec::new(),
+        directories: Vec::new(),
+    };
+    // Two descriptors at a time, however deep it goes: crun gives the hook the container's rlimits.
+    let mut next = vec![PathBuf::new()];
+    while let Some(path) = next.pop() {
+        walk.directory(&path, &mut next)?;
+    }
+    // Deepest last in, first out: a directory's times change with what is made in it.
+    while let Some((path, stat)) = walk.directories.pop() {
+        sys::imitate(open_directory(into, &path)?, &stat)?;
+    }
+    Ok(walk.mounts)
+}
+
+fn open_directory(root: &OwnedFd, path: &Path) -> sys::Result<OwnedFd> {
+    sys::open_below(
+        root,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Resolve::Beneath,
+    )
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, path: &Path, next: &mut Vec<PathBuf>) -> Result<(), Failure> {
+        let from = open_directory(self.from, path)?;
+        let into = open_directory(self.into, path)?;
+        if !path.as_os_str().is_empty() {
+            copy_attributes(&from, &into)?;
+        }
+        let failed =
+            |error: io::Error| sys::Error::of_io("getdents64", path.display().to_string(), &error);
+        let entries = Dir::read_from(&from).map_err(|error| failed(error.into()))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| failed(error.into()))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                self.entry(&from, &into, name, path, next)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        from: &OwnedFd,
+        into: &OwnedFd,
+        name: &OsStr,
+        parent: &Path,
+        next: &mut Vec<PathBuf>,
+    ) -> Result<(), Failure> {
+        self.entries = self.entries.checked_sub(1).ok_or(Failure::TooMuch)?;
+        let path = parent.join(name);
+        let found = sys::open_at(from, name, OFlags::PATH | OFlags::NOFOLLOW, 0)?;
+        let stat = sys::stat(&found)?;
+        match stat.kind {
+            FileType::Directory if stat.is_mount => {
+                sys::make_directory_at(into, name, 0o755)?;
+                self.mounts.push(HeldMount { path, mount: found });
+            }
+            _ if stat.is_mount => {
+                create_file(into, name)?;
+                self.mounts.push(HeldMount { path, mount: found });
+            }
+            FileType::Directory => {
+                sys::make_directory_at(into, name, 0o700)?;
+                next.push(path.clone());
+                self.directories.push((path, stat));
+            }
+            FileType::RegularFile => self.file(from, into, name, &stat)?,
+            FileType::Symlink => {
+                sys::make_link_at(&sys::read_link_at(&found, "")?, into, name)?;
+                sys::imitate_at(into, name, &stat)?;
+            }
+            kind => log::info!("left out: /{} below the place, a {kind:?}", path.display()),
+        }
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        from: &OwnedFd,
+        into: &OwnedFd,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> Result<(), Failure> {
+        self.bytes = self.bytes.checked_sub(stat.size).ok_or(Failure::TooMuch)?;
+        let Some(source) = open_same(from, name, stat)? else {
+            return Ok(());
+        };
+        let copy = create_file(into, name)?;
+        let (source, mut copy) = (File::from(source), File::from(copy));
+        // Not one byte more than was counted, should it grow.
+        io::copy(&mut io::Read::take(&source, stat.size), &mut copy)
+            .map_err(|error| sys::Error::of_io("write", name.display().to_string(), &error))?;
+        // Attributes last: a chown takes a file's capabilities away.
+        sys::imitate(&copy, stat)?;
+        copy_attributes(&source, &copy)?;
+        Ok(())
+    }
+}
+
+fn create_file(dir: &OwnedFd, name: &OsStr) -> sys::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    sys::open_at(dir, name, flags, 0o600)
+}
+
+/// The extended attributes that a tmpfs accepts; never SELinux's, which belongs to the image.
+fn copy_attributes(from: impl AsFd, to: impl AsFd) -> sys::Result<()> {
+    let names = match sys::attribute_names(&from) {
+        Err(error) if error.is_unsupported() => return Ok(()),
+        names => names?,
+    };
+    for name in names.iter().filter(|name| *name != b"security.selinux") {
+        match sys::copy_attribute(&from, &to, name) {
+            Err(error) if error.is_unsupported() => {
+                log::info!("left out: an extended attribute: {error}");
+            }
+            copied => copied?,
+        }
+    }
+    Ok(())
+}

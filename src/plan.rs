@@ -1,0 +1,477 @@
+//! What the hook is about to do to a container, as a value: facts come in, steps go out, and
+//! nothing here asks or changes the system. Destinations are inside the root file system.
+
+use std::fmt;
+
+use crate::cgroup::{Hierarchy, Layout, Place, Tree, View};
+use crate::error::Error;
+use crate::machine_id::MachineId;
+
+/// What was observed of a container and its host.
+#[allow(clippy::struct_excessive_bools)] // observations, and none of them a state of another
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) run: Spot,
+    pub(crate) lock: Spot,
+    pub(crate) tmp: Spot,
+    /// The config mounts something read-only on /run; looking does not tell (crun does it late).
+    pub(crate) run_becomes_read_only: bool,
+    /// The image's systemd has a `tmp.mount` that is not masked.
+    pub(crate) image_mounts_tmp: bool,
+    pub(crate) root_is_read_only: bool,
+    /// The container's memory limit, or the machine's memory where that is less, in bytes.
+    pub(crate) memory: u64,
+    /// The SELinux label of new file systems, where SELinux is enabled.
+    pub(crate) label: Option<String>,
+    pub(crate) layout: Layout,
+    /// The cgroup tree to give; `None` when it is there.
+    pub(crate) tree: Option<Tree>,
+    /// In the container, /sys/fs/cgroup is a tmpfs with a `systemd` in it, as runtimes make it.
+    pub(crate) has_legacy_tree: bool,
+    pub(crate) machine_id: MachineId,
+    pub(crate) keep_machine_id: bool,
+}
+
+/// What is at a place before the hook comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    Missing,
+    Directory,
+    Link,
+    NotADirectory,
+    /// Somebody mounted something there.
+    Mount {
+        tmpfs: bool,
+        read_only: bool,
+    },
+}
+
+/// Why no tmpfs can go on a place. Reads after "cannot mount a tmpfs on /run: ".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlaceObstacle {
+    Link,
+    NotADirectory,
+    ReadOnly,
+    TooMuch,
+}
+
+impl fmt::Display for PlaceObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Link => "it is a link in the image",
+            Self::NotADirectory => "it is not a directory in the image",
+            Self::ReadOnly => "the config mounts something on it, read-only",
+            Self::TooMuch => "the image has more than 10000 entries or 64 MiB in it",
+        })
+    }
+}
+
+/// A tmpfs to make: nosuid and nodev, and never noexec on /run, where images run things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tmpfs {
+    pub(crate) destination: &'static str,
+    pub(crate) mode: u32,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Files and directories; `None` is the kernel's default, which goes by the memory.
+    pub(crate) inodes: Option<u32>,
+    pub(crate) noexec: bool,
+    pub(crate) label: Option<String>,
+}
+
+/// One change to a container, in the order in which they are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make a leaf below the container's cgroup and move the process into it; enable the
+    /// controllers for it where nothing else could.
+    MakeLeaf {
+        enable_controllers: bool,
+    },
+    /// Open the file systems of the cgroup tree, while the host's are still in sight.
+    OpenTree(Tree),
+    EnterMountNamespace,
+    /// Mount a tmpfs and keep what is there: files are copied, mounts are moved.
+    MountTmpfs(Tmpfs),
+    /// Write /run/host/container-manager, by which systemd 247 and newer know where they are.
+    NameManager,
+    /// Mount a tmpfs on /sys/fs/cgroup, with a `systemd` in it for the hierarchy.
+    MakeLegacyTree {
+        label: Option<String>,
+    },
+    AttachTree(Tree),
+    SeedMachineId {
+        id: MachineId,
+        keep: bool,
+    },
+}
+
+/// Reads after "cannot", so that a step, its log line and its error are one sentence.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MakeLeaf { .. } => write!(f, "move the process into a leaf of its cgroup"),
+            Self::OpenTree(tree) => write!(f, "open the hierarchy {}", tree.hierarchy),
+            Self::EnterMountNamespace => write!(f, "enter the container's mount namespace"),
+            Self::MountTmpfs(tmpfs) => write!(f, "mount a tmpfs on {}", tmpfs.destination),
+            Self::NameManager => write!(f, "write /run/host/container-manager"),
+            Self::MakeLegacyTree { .. } => write!(f, "mount a tmpfs on /sys/fs/cgroup"),
+            Self::AttachTree(tree) => write!(f, "mount {tree}"),
+            Self::SeedMachineId { id, .. } => write!(f, "seed /etc/machine-id with {id}"),
+        }
+    }
+}
+
+/// What has to be done, given the facts.
+///
+/// # Errors
+/// [`Error::Place`] where something of the image or the config is in the way.
+pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
+    let mut steps = Vec::new();
+    if let Some(tree) = &facts.tree {
+        if tree.place == Place::Leaf {
+            // On a hybrid host it would only make `runc exec` fail with EBUSY, for good.
+            steps.push(Step::MakeLeaf {
+                enable_controllers: facts.layout == Layout::Unified,
+            });
+        }
+        steps.push(Step::OpenTree(tree.clone()));
+    }
+    steps.push(Step::EnterMountNamespace);
+
+    let tmpfs = |destination, mode, size, inodes| Tmpfs {
+        destination,
+        mode,
+        size,
+        inodes,
+        noexec: false,
+        label: facts.label.clone(),
+    };
+    let run_is_tmpfs = match facts.run {
+        Spot::Mount { read_only, .. } if read_only || facts.run_becomes_read_only => {
+            return Err(Error::Place("/run", PlaceObstacle::ReadOnly));
+        }
+        Spot::Mount { tmpfs, .. } => tmpfs,
+        _ => true,
+    };
+    if needs_mount("/run", facts.run)? {
+        steps.push(Step::MountTmpfs(tmpfs(
+            "/run",
+            0o755,
+            run_size(facts.memory),
+            Some(800_000),
+        )));
+    }
+    if needs_mount("/run/lock", facts.lock)? {
+        let lock = tmpfs("/run/lock", 0o1777, 5 << 20, None);
+        steps.push(Step::MountTmpfs(Tmpfs {
+            noexec: true,
+            ..lock
+        }));
+    }
+    let wants_tmp = facts.image_mounts_tmp || facts.root_is_read_only;
+    // A link is the image's way to have none: systemd's tmp.mount is not for it either.
+    if wants_tmp && facts.tmp != Spot::Link && needs_mount("/tmp", facts.tmp)? {
+        let tmp = tmpfs("/tmp", 0o1777, tmp_size(facts.memory), Some(1_000_000));
+        steps.push(Step::MountTmpfs(tmp));
+    }
+    if run_is_tmpfs {
+        steps.push(Step::NameManager);
+    }
+
+    if let Some(tree) = &facts.tree {
+        if tree.hierarchy == Hierarchy::Named && !facts.has_legacy_tree {
+            steps.push(Step::MakeLegacyTree {
+                label: facts.label.clone(),
+            });
+        }
+        steps.push(Step::AttachTree(tree.clone()));
+    }
+    steps.push(Step::SeedMachineId {
+        id: facts.machine_id,
+        keep: facts.keep_machine_id,
+    });
+    Ok(steps)
+}
+
+fn needs_mount(destination: &'static str, spot: Spot) -> Result<bool, Error> {
+    match spot {
+        Spot::Mount { .. } => Ok(false),
+        Spot::Missing | Spot::Directory => Ok(true),
+        Spot::Link => Err(Error::Place(destination, PlaceObstacle::Link)),
+        Spot::NotADirectory => Err(Error::Place(destination, PlaceObstacle::NotADirectory)),
+    }
+}
+
+/// systemd's own share for /run, a fifth; but in a small container still enough to boot with:
+/// systemd up to 257 refuses to reload with less than 16 MiB free.
+fn run_size(memory: u64) -> u64 {
+    (memory / 5).max(64 << 20)
+}
+
+/// systemd's own share for /tmp, a half. A size of 0 would be no limit at all.
+fn tmp_size(memory: u64) -> u64 {
+    (memory / 2).max(1 << 20)
+}
+
+impl Tmpfs {
+    /// The options as fsconfig(2) takes them.
+    pub(crate) fn options(&self) -> Vec<(&'static str, String)> {
+        let mut options = vec![
+            ("mode", format!("{:o}", self.mode)),
+            ("size", self.size.to_string()),
+        ];
+        options.extend(self.inodes.map(|inodes| ("nr_inodes", inodes.to_string())));
+        options.extend(self.label.clone().map(|label| ("context", label)));
+        options
+    }
+}
+
+impl Tree {
+    /// Where in the mounted tree the writable place is attached.
+    pub(crate) fn writable_at(&self) -> Option<&str> {
+        match &self.view {
+            View::Root => None,
+            View::Below(path) => Some(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            run: Spot::Directory,
+            lock: Spot::Missing,
+            tmp: Spot::Directory,
+            run_becomes_read_only: false,
+            image_mounts_tmp: false,
+            root_is_read_only: false,
+            memory: 8 << 30,
+            label: None,
+            layout: Layout::Unified,
+            tree: Some(Tree {
+                hierarchy: Hierarchy::Unified,
+                place: Place::Leaf,
+                view: View::Below("/payload".to_owned()),
+            }),
+            has_legacy_tree: false,
+            machine_id: MachineId::of_container(None, "box", None),
+            keep_machine_id: false,
+        }
+    }
+
+    const MOUNT: Spot = Spot::Mount {
+        tmpfs: true,
+        read_only: false,
+    };
+
+    fn sentences(facts: &Facts) -> Vec<String> {
+        plan(facts)
+            .expect("a plan")
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn mounts(facts: &Facts) -> Vec<&'static str> {
+        let destination = |step: &Step| match step {
+            Step::MountTmpfs(tmpfs) => Some(tmpfs.destination),
+            _ => None,
+        };
+        plan(facts)
+            .expect("a plan")
+            .iter()
+            .filter_map(destination)
+            .collect()
+    }
+
+    #[test]
+    fn opens_the_tree_then_enters_then_mounts_and_seeds_the_machine_id_last() {
+        let seed = format!("seed /etc/machine-id with {}", facts().machine_id);
+        assert_eq!(
+            sentences(&facts()),
+            [
+                "move the process into a leaf of its cgroup",
+                "open the hierarchy cgroup2",
+                "enter the container's mount namespace",
+                "mount a tmpfs on /run",
+                "mount a tmpfs on /run/lock",
+                "write /run/host/container-manager",
+                "mount cgroup2 on /sys/fs/cgroup, writable at /payload only",
+                &seed,
+            ]
+        );
+    }
+
+    #[test]
+    fn finds_nothing_to_mount_the_second_time() {
+        let facts = Facts {
+            run: MOUNT,
+            lock: MOUNT,
+            tmp: MOUNT,
+            tree: None,
+            image_mounts_tmp: true,
+            ..facts()
+        };
+        assert_eq!(mounts(&facts), [""; 0]);
+        assert!(sentences(&facts)[0].starts_with("enter"));
+    }
+
+    #[test]
+    fn mounts_tmp_where_the_image_would_or_the_root_is_read_only() {
+        for (image_mounts_tmp, root_is_read_only, tmp, mounted) in [
+            (false, false, Spot::Directory, false),
+            (true, false, Spot::Directory, true),
+            (true, false, Spot::Missing, true),
+            (false, true, Spot::Directory, true),
+            (true, true, MOUNT, false),
+            (true, false, Spot::Link, false),
+        ] {
+            let facts = Facts {
+                tmp,
+                image_mounts_tmp,
+                root_is_read_only,
+                ..facts()
+            };
+            assert_eq!(mounts(&facts).contains(&"/tmp"), mounted, "{tmp:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_places_that_a_tmpfs_cannot_go_on() {
+        for (run, lock, expected) in [
+            (Spot::Link, Spot::Missing, ("/run", PlaceObstacle::Link)),
+            (
+                Spot::NotADirectory,
+                Spot::Missing,
+                ("/run", PlaceObstacle::NotADirectory),
+            ),
+            (
+                Spot::Directory,
+                Spot::Link,
+                ("/run/lock", PlaceObstacle::Link),
+            ),
+            (
+                Spot::Mount {
+                    tmpfs: true,
+                    read_only: true,
+                },
+                MOUNT,
+                ("/run", PlaceObstacle::ReadOnly),
+            ),
+        ] {
+            let refused = plan(&Facts {
+                run,
+                lock,
+                ..facts()
+            });
+            assert!(
+                matches!(refused, Err(Error::Place(at, why)) if (at, why) == expected),
+                "{run:?}"
+            );
+        }
+        let late = Facts {
+            run: MOUNT,
+            run_becomes_read_only: true,
+            ..facts()
+        };
+        assert!(matches!(
+            plan(&late),
+            Err(Error::Place("/run", PlaceObstacle::ReadOnly))
+        ));
+    }
+
+    #[test]
+    fn writes_nothing_but_mount_points_into_a_users_own_run() {
+        let facts = Facts {
+            run: Spot::Mount {
+                tmpfs: false,
+                read_only: false,
+            },
+            ..facts()
+        };
+        assert_eq!(mounts(&facts), ["/run/lock"]);
+        assert!(
+            !sentences(&facts)
+                .iter()
+                .any(|step| step.starts_with("write"))
+        );
+    }
+
+    #[test]
+    fn makes_the_tree_of_a_legacy_container_that_has_none() {
+        let tree = Tree {
+            hierarchy: Hierarchy::Named,
+            place: Place::Own,
+            view: View::Root,
+        };
+        for (has_legacy_tree, made) in [(false, true), (true, false)] {
+            let facts = Facts {
+                tree: Some(tree.clone()),
+                layout: Layout::Legacy,
+                has_legacy_tree,
+                ..facts()
+            };
+            let sentences = sentences(&facts);
+            assert_eq!(
+                sentences.contains(&"mount a tmpfs on /sys/fs/cgroup".to_owned()),
+                made
+            );
+            assert!(
+                sentences
+                    .contains(&"mount name=systemd on /sys/fs/cgroup/systemd, writable".to_owned())
+            );
+            assert!(!sentences[0].contains("leaf"));
+        }
+    }
+
+    #[test]
+    fn sizes_run_as_systemd_does_within_the_limits_of_the_container() {
+        for (memory, size) in [
+            (10 << 30, 2 << 30),
+            (320 << 20, 64 << 20),
+            (1 << 20, 64 << 20),
+            (0, 64 << 20),
+        ] {
+            assert_eq!(run_size(memory), size, "{memory}");
+        }
+        let Some(Step::MountTmpfs(run)) = plan(&facts()).expect("a plan").into_iter().nth(3) else {
+            panic!("no /run");
+        };
+        let options: Vec<_> = run
+            .options()
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        assert_eq!(options, ["mode=755", "size=1717986918", "nr_inodes=800000"]);
+        assert!(!run.noexec);
+    }
+
+    #[test]
+    fn labels_every_tmpfs_where_selinux_is_enabled() {
+        let label = Some("system_u:object_r:container_file_t:s0:c1,c2".to_owned());
+        let steps = plan(&Facts {
+            label: label.clone(),
+            image_mounts_tmp: true,
+            ..facts()
+        })
+        .expect("a plan");
+        let tmpfs: Vec<_> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::MountTmpfs(tmpfs) => Some(tmpfs),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(tmpfs.len(), 3);
+        for tmpfs in tmpfs {
+            assert!(
+                tmpfs
+                    .options()
+                    .contains(&("context", label.clone().unwrap_or_default()))
+            );
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Writing a machine ID into the image: beside the file that the path ends at and renamed over it,
+//! never through a link, never in place, so that what is there is whole at every moment.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::machine_id::{Existing, MachineId, is_replaced};
+use crate::rootfs::{Entry, Rootfs, open_regular};
+use crate::sys::mount;
+use crate::sys::{self, FileType, OFlags};
+
+const PATH: &str = "/etc/machine-id";
+/// D-Bus's own copy, where it is a file: systemd's tools prefer it in an image without the other.
+const DBUS_PATH: &str = "/var/lib/dbus/machine-id";
+/// Where the file comes from that is bound over one that cannot be replaced.
+const BOUND: &str = "/run/machine-id";
+const TEMPORARY: &str = ".machine-id.oci-systemd-hook";
+
+/// Seed the container's machine ID; with `keep`, a valid one of the image stays.
+///
+/// # Errors
+/// It cannot be read or written: a container that shares another one's ID must not start.
+pub(crate) fn seed(rootfs: &Rootfs, wanted: MachineId, keep: bool) -> sys::Result<()> {
+    let entry = rootfs.entry(Path::new(PATH))?;
+    let existing = look(&entry)?;
+    if !is_replaced(&existing, wanted, keep) {
+        return existing.id.map_or(Ok(()), |id| seed_dbus(rootfs, id));
+    }
+    match write(&entry, wanted) {
+        Err(error) if error.is_read_only() => bind(rootfs, &entry, wanted).map_err(|_| error)?,
+        written => written?,
+    }
+    seed_dbus(rootfs, wanted)
+}
+
+/// Where D-Bus has a file of its own and not a link, it says the same.
+fn seed_dbus(rootfs: &Rootfs, id: MachineId) -> sys::Result<()> {
+    match rootfs.find_entry(DBUS_PATH)? {
+        Some((_, stat)) if stat.kind == FileType::RegularFile => {}
+        _ => return Ok(()),
+    }
+    let entry = rootfs.entry(Path::new(DBUS_PATH))?;
+    if !is_replaced(&look(&entry)?, id, false) {
+        return Ok(());
+    }
+    match write(&entry, id) {
+        Err(error) if error.is_read_only() => {
+            log::warn!("{DBUS_PATH} keeps another machine ID: {error}");
+            Ok(())
+        }
+        written => written,
+    }
+}
+
+fn look(entry: &Entry) -> sys::Result<Existing> {
+    let id = match open_regular(entry)? {
+        // One byte more than an ID and its newline.
+        Some(file) => MachineId::parse(&sys::read_up_to(file, 34, PATH)?),
+        None => None,
+    };
+    Ok(Existing {
+        id,
+        file_is_mount: entry.found.as_ref().is_some_and(|(_, stat)| stat.is_mount),
+        directory_is_mount: sys::stat(&entry.directory)?.is_mount,
+    })
+}
+
+fn write(entry: &Entry, id: MachineId) -> sys::Result<()> {
+    // Left there by a hook that was killed, or put there by the image: not ours to write into.
+    match sys::remove_at(&entry.directory, TEMPORARY) {
+        Err(error) if !error.is_missing() => return Err(error),
+        _ => {}
+    }
+    create(&entry.directory, TEMPORARY, id)?;
+    sys::rename_at(&entry.directory, TEMPORARY, &entry.name).inspect_err(|_| {
+        // The error that is reported is the rename's.
+        let _ = sys::remove_at(&entry.directory, TEMPORARY);
+    })
+}
+
+fn create(directory: &OwnedFd, name: &str, id: MachineId) -> sys::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let file = sys::open_at(directory, name, flags, 0o444)?;
+    sys::write(&file, format!("{id}\n").as_bytes(), PATH)?;
+    Ok(file)
+}
+
+/// On a read-only /etc: bind a file of the tmpfs on /run over the file, which has to be there.
+fn bind(rootfs: &Rootfs, entry: &Entry, id: MachineId) -> sys::Result<()> {
+    let Some((target, _)) = &entry.found else {
+        return Err(sys::Error::missing("openat", PATH));
+    };
+    let run = rootfs.open_directory("/run")?;
+    if !sys::file_system(&run)?.is_tmpfs() {
+        return Err(sys::Error::missing("openat", BOUND));
+    }
+    let source = match create(&run, "machine-id", id) {
+        Err(error) if error.is_existing() => {
+            sys::remove_at(&run, "machine-id")?;
+            create(&run, "machine-id", id)?
+        }
+        created => created?,
+    };
+    mount::attach(mount::duplicate(source)?, target, Path::new(PATH))
+}

@@ -1,0 +1,386 @@
+//! The kernel's calls on files and, in [`mount`], on mounts, each wrapped once, always through
+//! descriptors. They know nothing of containers; a failed call comes back with its name, its
+//! object and its errno.
+
+pub(crate) mod mount;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
+pub(crate) use rustix::fs::{Dir, FileType, Mode, OFlags};
+
+use crate::process::{errno_name, errno_text};
+
+/// A system call that failed: `openat2 /run/lock: ENOTDIR: Not a directory`.
+#[derive(Debug)]
+pub(crate) struct Error {
+    call: &'static str,
+    object: String,
+    errno: i32,
+    /// What the file system itself said of a refused mount, read from its context.
+    said: Option<String>,
+}
+
+impl Error {
+    pub(crate) fn new(call: &'static str, object: impl Into<String>, errno: i32) -> Self {
+        Self {
+            call,
+            object: object.into(),
+            errno,
+            said: None,
+        }
+    }
+
+    /// For the calls that std makes; one without an errno (a bad text, say) counts as EIO.
+    pub(crate) fn of_io(call: &'static str, object: impl Into<String>, error: &io::Error) -> Self {
+        let errno = error
+            .raw_os_error()
+            .unwrap_or(rustix::io::Errno::IO.raw_os_error());
+        Self::new(call, object, errno)
+    }
+
+    /// A path that leads through more links than the kernel would follow.
+    pub(crate) fn too_many_links(path: &Path) -> Self {
+        let errno = rustix::io::Errno::LOOP.raw_os_error();
+        Self::new("readlinkat", path.display().to_string(), errno)
+    }
+
+    /// Something that has to be there for the call is not.
+    pub(crate) fn missing(call: &'static str, object: &str) -> Self {
+        Self::new(call, object, rustix::io::Errno::NOENT.raw_os_error())
+    }
+
+    /// The errno's name, `ENOENT`.
+    pub(crate) fn name(&self) -> String {
+        errno_name(self.errno)
+    }
+
+    fn is(&self, errno: rustix::io::Errno) -> bool {
+        self.errno == errno.raw_os_error()
+    }
+
+    /// Nothing is there: the last component, or a directory on the way, is missing or no directory.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.is(rustix::io::Errno::NOENT) || self.is(rustix::io::Errno::NOTDIR)
+    }
+
+    /// The process behind a descriptor of /proc is gone.
+    pub(crate) fn is_no_process(&self) -> bool {
+        self.is(rustix::io::Errno::SRCH)
+    }
+
+    pub(crate) fn is_loop(&self) -> bool {
+        self.is(rustix::io::Errno::LOOP)
+    }
+
+    pub(crate) fn is_existing(&self) -> bool {
+        self.is(rustix::io::Errno::EXIST)
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is(rustix::io::Errno::ROFS)
+    }
+
+    pub(crate) fn is_unsupported(&self) -> bool {
+        self.is(rustix::io::Errno::OPNOTSUPP)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.call)?;
+        if !self.object.is_empty() {
+            write!(f, " {}", self.object)?;
+        }
+        write!(
+            f,
+            ": {}: {}",
+            errno_name(self.errno),
+            errno_text(self.errno)
+        )?;
+        self.said
+            .as_ref()
+            .map_or(Ok(()), |said| write!(f, ": {said}"))
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// Names the call and its object when it fails.
+trait Named<T> {
+    fn named(self, call: &'static str, object: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T> Named<T> for rustix::io::Result<T> {
+    fn named(self, call: &'static str, object: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|errno| {
+            Error::new(
+                call,
+                object.as_ref().display().to_string(),
+                errno.raw_os_error(),
+            )
+        })
+    }
+}
+
+/// What statx(2) says of a descriptor.
+pub(crate) struct Stat {
+    pub(crate) kind: FileType,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    pub(crate) size: u64,
+    /// Device and inode: the same for two descriptors of one file.
+    pub(crate) identity: (u32, u32, u64),
+    /// On a cgroup file system this is the cgroup's ID, and 1 is the hierarchy's root.
+    pub(crate) inode: u64,
+    pub(crate) is_mount: bool,
+    times: rustix::fs::Timestamps,
+}
+
+/// What statfs(2) says of the mount that a descriptor is on.
+pub(crate) struct FileSystem {
+    magic: u32,
+    flags: StatVfsMountFlags,
+}
+
+impl FileSystem {
+    const TMPFS: u32 = 0x0102_1994;
+    const CGROUP: u32 = 0x0027_e0eb;
+    const CGROUP2: u32 = 0x6367_7270;
+    const SELINUX: u32 = 0xf97c_ff8c;
+
+    pub(crate) fn is_tmpfs(&self) -> bool {
+        self.magic == Self::TMPFS
+    }
+    pub(crate) fn is_cgroup(&self) -> bool {
+        self.magic == Self::CGROUP
+    }
+    pub(crate) fn is_cgroup2(&self) -> bool {
+        self.magic == Self::CGROUP2
+    }
+    pub(crate) fn is_selinux(&self) -> bool {
+        self.magic == Self::SELINUX
+    }
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.flags.contains(StatVfsMountFlags::RDONLY)
+    }
+    pub(crate) fn is_noexec(&self) -> bool {
+        self.flags.contains(StatVfsMountFlags::NOEXEC)
+    }
+    pub(crate) fn is_noatime(&self) -> bool {
+        self.flags.contains(StatVfsMountFlags::NOATIME)
+    }
+}
+
+/// How a path below a directory is resolved: see `openat2(2)`.
+#[derive(Clone, Copy)]
+pub(crate) enum Resolve {
+    /// The directory is the root: absolute links and `..` stay inside; no magic links.
+    InRoot,
+    /// No link at all, and never out of the directory.
+    Beneath,
+}
+
+/// Open a path below a directory.
+pub(crate) fn open_below(
+    dir: impl AsFd,
+    path: impl AsRef<Path>,
+    flags: OFlags,
+    resolve: Resolve,
+) -> Result<OwnedFd> {
+    let path = path.as_ref();
+    let below = path.strip_prefix("/").unwrap_or(path);
+    let below = if below.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        below
+    };
+    let resolve = match resolve {
+        Resolve::InRoot => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        Resolve::Beneath => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    };
+    // EAGAIN: a rename or a mount somewhere raced with a `..`; openat2(2) says to try again.
+    for _ in 0..100 {
+        match rustix::fs::openat2(&dir, below, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN) => {}
+            result => return result.named("openat2", path),
+        }
+    }
+    Err(rustix::io::Errno::AGAIN).named("openat2", path)
+}
+
+/// Open one name in a directory, creating it with `mode` if `flags` ask for that.
+pub(crate) fn open_at(
+    dir: impl AsFd,
+    name: impl AsRef<Path>,
+    flags: OFlags,
+    mode: u32,
+) -> Result<OwnedFd> {
+    let name = name.as_ref();
+    rustix::fs::openat(
+        dir,
+        name,
+        flags | OFlags::CLOEXEC,
+        Mode::from_raw_mode(mode),
+    )
+    .named("openat", name)
+}
+
+/// Open a path of the runtime's own mount namespace.
+pub(crate) fn open_host(path: &str, flags: OFlags) -> Result<OwnedFd> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).named("open", path)
+}
+
+/// Describe the file behind a descriptor.
+pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+        .named("statx", "")?;
+    if !found
+        .stx_attributes_mask
+        .contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return Err(Error::new(
+            "statx",
+            "MOUNT_ROOT",
+            rustix::io::Errno::NOSYS.raw_os_error(),
+        ));
+    }
+    let time = |at: rustix::fs::StatxTimestamp| rustix::fs::Timespec {
+        tv_sec: at.tv_sec,
+        tv_nsec: at.tv_nsec.into(),
+    };
+    Ok(Stat {
+        kind: FileType::from_raw_mode(found.stx_mode.into()),
+        mode: u32::from(found.stx_mode) & 0o7777,
+        owner: (found.stx_uid, found.stx_gid),
+        size: found.stx_size,
+        identity: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),
+        inode: found.stx_ino,
+        is_mount: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        times: rustix::fs::Timestamps {
+            last_access: time(found.stx_atime),
+            last_modification: time(found.stx_mtime),
+        },
+    })
+}
+
+/// Describe the file system, and this mount of it, behind a descriptor.
+pub(crate) fn file_system(fd: impl AsFd) -> Result<FileSystem> {
+    let magic = rustix::fs::fstatfs(&fd).named("fstatfs", "")?.f_type;
+    let flags = rustix::fs::fstatvfs(&fd).named("fstatfs", "")?.f_flag;
+    // The magic numbers are 32 bits wide; the field is a long.
+    Ok(FileSystem {
+        magic: u32::try_from(magic & 0xffff_ffff).unwrap_or(0),
+        flags,
+    })
+}
+
+pub(crate) fn read_link_at(dir: impl AsFd, name: impl AsRef<Path>) -> Result<PathBuf> {
+    let name = name.as_ref();
+    let target = rustix::fs::readlinkat(dir, name, Vec::new()).named("readlinkat", name)?;
+    Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
+}
+
+/// Make a directory with exactly this mode (the hook's umask is 0).
+pub(crate) fn make_directory_at(dir: impl AsFd, name: impl AsRef<Path>, mode: u32) -> Result<()> {
+    let name = name.as_ref();
+    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode)).named("mkdirat", name)
+}
+
+pub(crate) fn make_link_at(target: &Path, dir: impl AsFd, name: impl AsRef<Path>) -> Result<()> {
+    let name = name.as_ref();
+    rustix::fs::symlinkat(target, dir, name).named("symlinkat", name)
+}
+
+pub(crate) fn rename_at(dir: impl AsFd, from: &str, to: impl AsRef<Path>) -> Result<()> {
+    let to = to.as_ref();
+    rustix::fs::renameat(&dir, from, &dir, to).named("renameat", to)
+}
+
+pub(crate) fn remove_at(dir: impl AsFd, name: impl AsRef<Path>) -> Result<()> {
+    let name = name.as_ref();
+    rustix::fs::unlinkat(dir, name, AtFlags::empty()).named("unlinkat", name)
+}
+
+/// Give a name in a directory, which may be a link, the owner and times of `like`.
+pub(crate) fn imitate_at(dir: impl AsFd, name: &OsStr, like: &Stat) -> Result<()> {
+    let (uid, gid) = owner(like);
+    rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .named("fchownat", name)?;
+    rustix::fs::utimensat(&dir, name, &like.times, AtFlags::SYMLINK_NOFOLLOW)
+        .named("utimensat", name)
+}
+
+/// Give an open file or directory the owner, mode and times of `like`, in the order in which
+/// none of them undoes another.
+pub(crate) fn imitate(fd: impl AsFd, like: &Stat) -> Result<()> {
+    let (uid, gid) = owner(like);
+    rustix::fs::fchown(&fd, Some(uid), Some(gid)).named("fchown", "")?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(like.mode)).named("fchmod", "")?;
+    rustix::fs::futimens(&fd, &like.times).named("utimensat", "")
+}
+
+fn owner(of: &Stat) -> (rustix::fs::Uid, rustix::fs::Gid) {
+    (
+        rustix::fs::Uid::from_raw(of.owner.0),
+        rustix::fs::Gid::from_raw(of.owner.1),
+    )
+}
+
+/// The names of a file's extended attributes, at most 64 KiB of them (the kernel's own limit).
+pub(crate) fn attribute_names(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
+    let mut names = vec![0; rustix::fs::flistxattr(&fd, &mut [0_u8; 0]).named("flistxattr", "")?];
+    let length = rustix::fs::flistxattr(&fd, &mut names[..]).named("flistxattr", "")?;
+    let names = &names[..length];
+    Ok(names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect())
+}
+
+/// Copy one extended attribute between open files.
+pub(crate) fn copy_attribute(from: impl AsFd, to: impl AsFd, name: &[u8]) -> Result<()> {
+    let object = || OsStr::from_bytes(name);
+    let mut value = vec![0; 65_536];
+    let length = rustix::fs::fgetxattr(&from, name, &mut value[..]).named("fgetxattr", object())?;
+    rustix::fs::fsetxattr(&to, name, &value[..length], rustix::fs::XattrFlags::empty())
+        .named("fsetxattr", object())
+}
+
+/// The memory of this machine, in bytes.
+pub(crate) fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    // `totalram` is an unsigned long, 32 bits wide on some machines.
+    #[allow(clippy::useless_conversion)]
+    u64::from(info.totalram).saturating_mul(info.mem_unit.into())
+}
+
+/// Read a file to its end, but not more than `limit` bytes.
+pub(crate) fn read_up_to(fd: OwnedFd, limit: u64, object: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(File::from(fd), limit), &mut bytes)
+        .map_err(|error| Error::of_io("read", object, &error))?;
+    Ok(bytes)
+}
+
+/// Write a text into an open file, in one call (cgroup files take a value a write).
+pub(crate) fn write(fd: impl AsFd, text: &[u8], object: &str) -> Result<()> {
+    let written = rustix::io::write(fd, text).named("write", object)?;
+    if written == text.len() {
+        return Ok(());
+    }
+    Err(Error::new(
+        "write",
+        object,
+        rustix::io::Errno::NOSPC.raw_os_error(),
+    ))
+}
