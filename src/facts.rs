@@ -192,17 +192,11 @@ fn spot(rootfs: &Rootfs, path: &'static str) -> Result<Spot, Error> {
 fn has_unit(rootfs: &Rootfs, unit: &str) -> sys::Result<bool> {
     for directory in UNIT_DIRECTORIES {
         let path = format!("{directory}/{unit}");
-        // Where its links lead to; a loop is no unit, and masks what comes after it all the same.
-        let entry = match rootfs.find_entry(&path)? {
-            None => continue,
-            Some(_) => match rootfs.find(&path) {
-                Err(error) if error.is_loop() => return Ok(false),
-                found => found?,
-            },
-        };
-        return Ok(
-            entry.is_some_and(|(_, stat)| stat.kind == FileType::RegularFile && stat.size > 0)
-        );
+        if rootfs.find_entry(&path)?.is_some() {
+            // Where its links lead to: a mask leads to /dev/null, or nowhere.
+            let is_unit = |stat: &sys::Stat| stat.kind == FileType::RegularFile && stat.size > 0;
+            return Ok(rootfs.find(&path)?.is_some_and(|(_, stat)| is_unit(&stat)));
+        }
     }
     Ok(false)
 }

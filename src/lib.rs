@@ -103,6 +103,9 @@ fn run_for(
 
 /// Prepare a created container, unless there is a reason to leave it alone.
 fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> {
+    if !state.bundle.is_absolute() {
+        return Err(Error::BadState("its bundle is not an absolute path".into()));
+    }
     let config = Config::read(&state.bundle)?;
     let request = Request {
         args: &config.process.args,

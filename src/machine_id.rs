@@ -68,8 +68,8 @@ pub(crate) struct Existing {
     pub(crate) id: Option<MachineId>,
     /// The file itself is a mount.
     pub(crate) file_is_mount: bool,
-    /// The directory of the file is a mount: a volume of the user's.
-    pub(crate) directory_is_mount: bool,
+    /// The file is in a volume of the user's.
+    pub(crate) directory_is_volume: bool,
 }
 
 /// Whether to write `wanted` where `existing` is. With `keep` a valid ID of the image stays.
@@ -77,7 +77,7 @@ pub(crate) fn is_replaced(existing: &Existing, wanted: MachineId, keep: bool) ->
     match existing.id {
         _ if existing.file_is_mount => false,
         None => true,
-        Some(id) => id != wanted && !existing.directory_is_mount && !keep,
+        Some(id) => id != wanted && !existing.directory_is_volume && !keep,
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
             MachineId::of_container(None, "baked", None),
         );
         let wanted = ours.expect("valid");
-        for (id, file_is_mount, directory_is_mount, keep, replaced) in [
+        for (id, file_is_mount, directory_is_volume, keep, replaced) in [
             (None, false, false, false, true),
             (None, false, false, true, true),
             (None, true, false, false, false),
@@ -173,7 +173,7 @@ mod tests {
             let existing = Existing {
                 id,
                 file_is_mount,
-                directory_is_mount,
+                directory_is_volume,
             };
             assert_eq!(
                 is_replaced(&existing, wanted, keep),

@@ -45,8 +45,7 @@ impl State {
         if bytes.is_empty() {
             return Err(Error::BadState("standard input is empty".into()));
         }
-        let state: Self =
-            serde_json::from_slice(&bytes).map_err(|error| Error::BadState(error.to_string()))?;
+        let state: Self = parse(&bytes).map_err(Error::BadState)?;
         if state.id.is_empty() {
             return Err(Error::BadState("it has no id".into()));
         }
@@ -130,10 +129,7 @@ impl Config {
                 path: path.clone(),
                 why: "it is larger than 16 MiB".into(),
             })?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::BadConfig {
-            path,
-            why: error.to_string(),
-        })
+        parse(&bytes).map_err(|why| Error::BadConfig { path, why })
     }
 
     /// `root.path`, which is absolute or relative to the bundle.
@@ -174,6 +170,14 @@ impl Config {
                     .is_some_and(|options| options.iter().any(|option| option == "ro"))
         })
     }
+}
+
+/// Read a document whose top is an object; serde would take an array for one too.
+fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err("it is not a JSON object".to_owned());
+    }
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 /// A JSON `null` is the same as a missing field.

@@ -47,7 +47,8 @@ impl Rootfs {
                 let stat = sys::stat(&found)?;
                 Ok(Some((found, stat)))
             }
-            Err(error) if error.is_missing() => Ok(None),
+            // Links that go round in a circle lead nowhere.
+            Err(error) if error.is_missing() || error.is_loop() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -58,10 +58,13 @@ fn look(entry: &Entry) -> sys::Result<Existing> {
         Some(file) => MachineId::parse(&sys::read_up_to(file, 34, PATH)?),
         None => None,
     };
+    // What is on a tmpfs at this time was copied there from the image: it is no volume.
+    let volume =
+        sys::stat(&entry.directory)?.is_mount && !sys::file_system(&entry.directory)?.is_tmpfs();
     Ok(Existing {
         id,
         file_is_mount: entry.found.as_ref().is_some_and(|(_, stat)| stat.is_mount),
-        directory_is_mount: sys::stat(&entry.directory)?.is_mount,
+        directory_is_volume: volume,
     })
 }
 

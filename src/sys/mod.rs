@@ -337,7 +337,7 @@ fn owner(of: &Stat) -> (rustix::fs::Uid, rustix::fs::Gid) {
 
 /// The names of a file's extended attributes, at most 64 KiB of them (the kernel's own limit).
 pub(crate) fn attribute_names(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
-    let mut names = vec![0; rustix::fs::flistxattr(&fd, &mut [0_u8; 0]).named("flistxattr", "")?];
+    let mut names = vec![0; rustix::fs::flistxattr_query(&fd).named("flistxattr", "")?];
     let length = rustix::fs::flistxattr(&fd, &mut names[..]).named("flistxattr", "")?;
     let names = &names[..length];
     Ok(names

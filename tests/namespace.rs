@@ -1,0 +1,15 @@
+//! The kernel: the built binary on a real process in new namespaces, with an image of a few files.
+//! The container's mount table and files are right afterwards, and the host's are what they were.
+
+mod bundle;
+#[path = "namespace/process.rs"]
+mod process;
+
+#[path = "namespace/image.rs"]
+mod image;
+#[path = "namespace/machine_id.rs"]
+mod machine_id;
+#[path = "namespace/mounts.rs"]
+mod mounts;
+#[path = "namespace/refusals.rs"]
+mod refusals;
