@@ -9,6 +9,9 @@ use serde_json::json;
 use crate::bundle::{Bundle, systemd};
 use crate::process::{Process, shell};
 
+/// What makes an image different.
+type Make = fn(&Bundle);
+
 #[test]
 #[ignore = "needs root: make test"]
 fn copies_up_what_the_image_has_in_run() {
@@ -164,7 +167,7 @@ fn link(bundle: &Bundle, target: &str) {
 #[test]
 #[ignore = "needs root: make test"]
 fn leaves_other_inits_alone_and_says_what_they_are() {
-    let others: [(fn(&Bundle), &str); 8] = [
+    let others: [(Make, &str); 8] = [
         (
             |bundle| bundle.write("usr/sbin/init", b"#!/bin/sh\nexec s6-svscan\n"),
             "/sbin/init is not systemd",

@@ -8,6 +8,9 @@ use serde_json::json;
 use crate::bundle::Bundle;
 use crate::process::{Mount, Process, has_cgroup2, has_named_hierarchy};
 
+/// What makes an image different.
+type Make = fn(&Bundle);
+
 fn destinations(mounts: &[Mount]) -> Vec<&str> {
     mounts.iter().map(|mount| mount.at.as_str()).collect()
 }
@@ -175,7 +178,7 @@ fn mounts_tmp_only_where_the_image_would() {
         ("tmpfs", "rw,nosuid,nodev")
     );
 
-    let masks: [(&str, fn(&Bundle)); 4] = [
+    let masks: [(&str, Make); 4] = [
         ("an empty unit", |bundle| {
             bundle.write("etc/systemd/system/tmp.mount", b"");
         }),
