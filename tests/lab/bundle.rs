@@ -1,0 +1,125 @@
+//! The bundle of a container: an image below an overlay, the config.json, a copy of the hook, and room for what
+//! the runtime and the tests keep.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::config::{default_seccomp, docker_defaults, hook_entry, remove_mount};
+use super::{View, directory, hook, image};
+
+pub(super) struct Bundle<'view> {
+    view: &'view View,
+    pub(super) directory: PathBuf,
+    pub(super) wants_terminal: bool,
+}
+
+impl<'view> Bundle<'view> {
+    /// A bundle with Docker's defaults and the hook, its config.json edited, and its root file system mounted.
+    pub(super) fn make(
+        view: &'view View,
+        id: &str,
+        image_name: &str,
+        edit: impl FnOnce(&mut Value),
+    ) -> Self {
+        let lower = image(image_name);
+        // Short, for the path of a socket in it has room for 107 bytes.
+        let directory = directory().join("boot").join(&id[..12]);
+        for name in ["upper", "work", "rootfs", "state"] {
+            fs::create_dir_all(directory.join(name)).expect("the lab's directory can be written");
+        }
+        let mut bundle = Self {
+            view,
+            directory,
+            wants_terminal: false,
+        };
+        let program = bundle.copy_hook();
+        let mut config = docker_defaults(id);
+        // crun throws it away otherwise
+        config["annotations"] =
+            json!({ "run.oci.hooks.stderr": bundle.directory.join("hook-said") });
+        config["hooks"] = json!({
+            "createRuntime": [hook_entry(&program, "createRuntime")],
+            "poststop": [hook_entry(&program, "poststop")],
+        });
+        if view.cgroups == "none" {
+            remove_mount(&mut config, "/sys/fs/cgroup");
+            config["linux"]["resources"] = json!({});
+        }
+        edit(&mut config);
+        config["linux"]["seccomp"] = default_seccomp(&config);
+        bundle.wants_terminal = config["process"]["terminal"] == true;
+        let text = serde_json::to_vec_pretty(&config).expect("config.json can be written as text");
+        fs::write(bundle.directory.join("config.json"), text).expect("the bundle can be written");
+        bundle.mount_rootfs(&lower);
+        bundle
+    }
+
+    /// Not by this process: another thread's child might hold it open for writing while it is executed.
+    fn copy_hook(&self) -> PathBuf {
+        let program = self.directory.join("hook");
+        let copied = Command::new("install")
+            .arg("-m755")
+            .arg(hook())
+            .arg(&program)
+            .status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "cannot copy {}",
+            hook().display()
+        );
+        program
+    }
+
+    fn mount_rootfs(&self, lower: &Path) {
+        let [upper, work] =
+            ["upper", "work"].map(|name| self.directory.join(name).display().to_string());
+        let layers = format!(
+            "lowerdir={},upperdir={upper},workdir={work}",
+            lower.display()
+        );
+        let rootfs = self.directory.join("rootfs").display().to_string();
+        self.view.run(
+            "mount",
+            &["-t", "overlay", "-o", &layers, "overlay", &rootfs],
+        );
+    }
+
+    /// A path of the root file system, as this process reaches it.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        self.view
+            .path(&self.directory.join("rootfs"))
+            .join(path.trim_start_matches('/'))
+    }
+
+    /// Make a file in the root file system, with the directories above it.
+    pub(super) fn write(&self, path: &str, mode: u32, content: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a file is in a directory"))
+            .expect("the rootfs can be written");
+        let _ = fs::remove_file(&path); // which may be a link
+        fs::write(&path, content).expect("the rootfs can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .expect("the rootfs can be written");
+    }
+}
+
+impl Drop for Bundle<'_> {
+    fn drop(&mut self) {
+        let rootfs = self.directory.join("rootfs");
+        let _ = self
+            .view
+            .command("umount")
+            .arg("--lazy")
+            .arg(&rootfs)
+            .output();
+        if std::thread::panicking() && std::env::var_os("KEEP").is_some() {
+            eprintln!("kept: {}", self.directory.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
