@@ -1,6 +1,6 @@
 //! Which cgroup tree a container's systemd gets, as three choices: the hierarchy that it takes of
-//! those that the host has, the place in it that it owns, and the view that it has of that place.
-//! Values in, values out.
+//! those that the host can give, the place in it that it owns, and the view that it has of that
+//! place. Values in, values out.
 
 use std::fmt;
 
@@ -8,6 +8,10 @@ use crate::decision::CgroupWish;
 
 /// The leaf that is made below a container's cgroup where its limits have to stay out of reach.
 pub(crate) const LEAF: &str = "payload";
+
+/// Below this cgroup at the root of a hierarchy, containers have their place by their id if the
+/// runtime gave them none in it.
+pub(crate) const TOP: &str = "oci-systemd-hook";
 
 /// What is mounted on the host's `/sys/fs/cgroup`, in systemd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +24,6 @@ pub(crate) enum Layout {
     Legacy,
     /// No hierarchy of systemd's.
     Absent,
-}
-
-impl fmt::Display for Layout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unified => "cgroup v2",
-            Self::Hybrid => "hybrid cgroup",
-            Self::Legacy => "cgroup v1",
-            Self::Absent => "no cgroup",
-        })
-    }
 }
 
 /// Which hierarchies a systemd can use as its own.
@@ -65,6 +58,16 @@ pub(crate) enum Hierarchy {
 }
 
 impl Hierarchy {
+    /// The first choice: of what this systemd takes, what the host has mounted; else what can be
+    /// mounted on any host.
+    pub(crate) fn choose(layout: Layout, support: Support) -> Self {
+        match (support, layout) {
+            (Support::Legacy, _)
+            | (Support::Both, Layout::Legacy | Layout::Hybrid | Layout::Absent) => Self::Named,
+            (Support::Both, Layout::Unified) | (Support::Unified, _) => Self::Unified,
+        }
+    }
+
     /// Where systemd looks for it in the container.
     pub(crate) fn mount_point(self) -> &'static str {
         match self {
@@ -73,11 +76,13 @@ impl Hierarchy {
         }
     }
 
-    /// Where the host has it.
-    pub(crate) fn host_mount_point(self, layout: Layout) -> &'static str {
+    /// Where the host has it, if it has it mounted.
+    pub(crate) fn host_mount_point(self, layout: Layout) -> Option<&'static str> {
         match (self, layout) {
-            (Self::Unified, Layout::Hybrid) => "/sys/fs/cgroup/unified",
-            (hierarchy, _) => hierarchy.mount_point(),
+            (Self::Named, Layout::Legacy | Layout::Hybrid) => Some("/sys/fs/cgroup/systemd"),
+            (Self::Unified, Layout::Hybrid) => Some("/sys/fs/cgroup/unified"),
+            (Self::Unified, Layout::Unified) => Some("/sys/fs/cgroup"),
+            _ => None,
         }
     }
 
@@ -100,36 +105,20 @@ impl fmt::Display for Hierarchy {
 }
 
 /// Why no tree can be given. Reads after "cannot give systemd a cgroup tree: ".
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Obstacle {
-    /// The host has nothing that the hook can pass on yet.
-    NotOnHost(Layout),
-    /// This pair of host and systemd needs a hierarchy of its own, which the hook does not make yet.
-    Crossed(Layout, Support),
-    /// The process is in no cgroup of the hierarchy, in its root, or not alone.
-    NotOwn(Hierarchy),
-    /// The cgroup namespace begins elsewhere than at the container's cgroup or above it.
+    /// The process shares its cgroup with others, and may be under limits there.
+    Shared(Hierarchy),
+    /// The container's cgroup namespace does not begin at its cgroup or above it.
     OutsideOfNamespace(Hierarchy),
+    /// The container's id cannot be the name of a cgroup.
+    NoName,
 }
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotOnHost(layout) => {
-                write!(
-                    f,
-                    "{layout} hierarchy is mounted on this host's /sys/fs/cgroup"
-                )
-            }
-            Self::Crossed(layout, support) => {
-                let systemd = match support {
-                    Support::Legacy => "a systemd that takes name=systemd only",
-                    Support::Both => "this systemd",
-                    Support::Unified => "a systemd that takes cgroup2 only",
-                };
-                write!(f, "{systemd} on a {layout} host is not supported yet")
-            }
-            Self::NotOwn(hierarchy) => {
+            Self::Shared(hierarchy) => {
                 write!(
                     f,
                     "the runtime gave the container no cgroup of its own in {hierarchy}"
@@ -138,34 +127,28 @@ impl fmt::Display for Obstacle {
             Self::OutsideOfNamespace(hierarchy) => {
                 write!(
                     f,
-                    "the container's cgroup in {hierarchy} is outside of its cgroup namespace"
+                    "its cgroup in {hierarchy} is outside of its cgroup namespace"
                 )
             }
+            Self::NoName => write!(f, "the container's id cannot be the name of a cgroup"),
         }
     }
 }
 
-/// The first choice: of what the host has, what this systemd takes.
-pub(crate) fn hierarchy(layout: Layout, support: Support) -> Result<Hierarchy, Obstacle> {
-    match (layout, support) {
-        (Layout::Legacy | Layout::Hybrid, Support::Legacy | Support::Both) => Ok(Hierarchy::Named),
-        (Layout::Hybrid | Layout::Unified, Support::Unified) | (Layout::Unified, Support::Both) => {
-            Ok(Hierarchy::Unified)
-        }
-        (Layout::Legacy, Support::Unified) | (Layout::Unified, Support::Legacy) => {
-            Err(Obstacle::Crossed(layout, support))
-        }
-        (Layout::Absent, _) => Err(Obstacle::NotOnHost(layout)),
-    }
-}
-
-/// The process's cgroup P in the chosen hierarchy, as the runtime made it.
+/// The process's cgroup P in the chosen hierarchy, as the runtime left it.
+#[allow(clippy::struct_excessive_bools)] // observations, and none of them a state of another
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Membership {
     /// P as the container reads it in `/proc/PID/cgroup`: `/` where its cgroup namespace begins.
     pub(crate) view: String,
     /// P is not the hierarchy's root, and only this process is in it.
     pub(crate) own: bool,
+    /// P is not the root and there are controllers: leaving it may be leaving a limit.
+    pub(crate) limited: bool,
+    /// The container has its own user namespace, and P's limits are not its root's to write.
+    pub(crate) owned_by_others: bool,
+    /// The hierarchy's root is where the container's paths begin.
+    pub(crate) from_root: bool,
     /// The container sees P, writable, where systemd looks for it: somebody did it already.
     pub(crate) ready: bool,
 }
@@ -177,6 +160,8 @@ pub(crate) enum Place {
     Own,
     /// A leaf below P, so that P's files, the limits, are not the container's to write.
     Leaf,
+    /// One that the hook makes at the hierarchy's root and removes at poststop.
+    Made,
 }
 
 /// The third choice: how the container sees its place.
@@ -206,26 +191,33 @@ impl fmt::Display for Tree {
     }
 }
 
-/// Choose place and view; `None` when the container has its tree already.
-pub(crate) fn tree(hierarchy: Hierarchy, process: &Membership) -> Result<Option<Tree>, Obstacle> {
-    if process.view.starts_with("/..") {
-        return Err(Obstacle::OutsideOfNamespace(hierarchy));
-    }
+/// Choose place and view for the container `id`; `None` when it has its tree already.
+pub(crate) fn tree(
+    hierarchy: Hierarchy,
+    process: &Membership,
+    id: &str,
+) -> Result<Option<Tree>, Obstacle> {
     if process.ready {
         return Ok(None);
     }
-    if !process.own {
-        return Err(Obstacle::NotOwn(hierarchy));
-    }
-    let place = match hierarchy {
+    let place = match (process.own, hierarchy) {
         // A named hierarchy has no controllers, so there is nothing at P to protect.
-        Hierarchy::Named => Place::Own,
-        Hierarchy::Unified => Place::Leaf,
+        (true, Hierarchy::Named) => Place::Own,
+        (true, Hierarchy::Unified) if process.owned_by_others => Place::Own,
+        (true, Hierarchy::Unified) => Place::Leaf,
+        (false, _) if process.limited => return Err(Obstacle::Shared(hierarchy)),
+        (false, _) => Place::Made,
     };
     let path = match place {
         Place::Own => process.view.clone(),
         Place::Leaf => format!("{}/{LEAF}", process.view.trim_end_matches('/')),
+        Place::Made if !process.from_root => return Err(Obstacle::OutsideOfNamespace(hierarchy)),
+        Place::Made if !is_name(id) => return Err(Obstacle::NoName),
+        Place::Made => format!("/{TOP}/{id}"),
     };
+    if path.starts_with("/..") {
+        return Err(Obstacle::OutsideOfNamespace(hierarchy));
+    }
     let view = if path == "/" {
         View::Root
     } else {
@@ -236,6 +228,13 @@ pub(crate) fn tree(hierarchy: Hierarchy, process: &Membership) -> Result<Option<
         place,
         view,
     }))
+}
+
+/// Whether an id can be a file name that is nothing but a name: the characters that runtimes
+/// allow in ids, and not so long that the kernel refuses it.
+pub(crate) fn is_name(id: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    !id.is_empty() && id.len() <= 255 && !id.starts_with('.') && id.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -266,26 +265,36 @@ mod tests {
     }
 
     #[test]
-    fn gives_the_hierarchy_that_the_pair_has_in_common() {
+    fn gives_what_the_host_has_mounted_of_what_systemd_takes() {
         use Layout::{Absent, Hybrid, Legacy, Unified};
-        for (layout, support, expected) in [
-            (Legacy, Support::Legacy, Some(Hierarchy::Named)),
-            (Legacy, Support::Both, Some(Hierarchy::Named)),
-            (Legacy, Support::Unified, None),
-            (Hybrid, Support::Legacy, Some(Hierarchy::Named)),
-            (Hybrid, Support::Both, Some(Hierarchy::Named)),
-            (Hybrid, Support::Unified, Some(Hierarchy::Unified)),
-            (Unified, Support::Legacy, None),
-            (Unified, Support::Both, Some(Hierarchy::Unified)),
-            (Unified, Support::Unified, Some(Hierarchy::Unified)),
-            (Absent, Support::Legacy, None),
-            (Absent, Support::Both, None),
-            (Absent, Support::Unified, None),
+        for (layout, [legacy, both, unified]) in [
+            (
+                Legacy,
+                [Hierarchy::Named, Hierarchy::Named, Hierarchy::Unified],
+            ),
+            (
+                Hybrid,
+                [Hierarchy::Named, Hierarchy::Named, Hierarchy::Unified],
+            ),
+            (
+                Unified,
+                [Hierarchy::Named, Hierarchy::Unified, Hierarchy::Unified],
+            ),
+            (
+                Absent,
+                [Hierarchy::Named, Hierarchy::Named, Hierarchy::Unified],
+            ),
         ] {
             assert_eq!(
-                hierarchy(layout, support).ok(),
-                expected,
-                "{layout} {support:?}"
+                Hierarchy::choose(layout, Support::Legacy),
+                legacy,
+                "{layout:?}"
+            );
+            assert_eq!(Hierarchy::choose(layout, Support::Both), both, "{layout:?}");
+            assert_eq!(
+                Hierarchy::choose(layout, Support::Unified),
+                unified,
+                "{layout:?}"
             );
         }
     }
@@ -294,6 +303,9 @@ mod tests {
         Membership {
             view: view.to_owned(),
             own: true,
+            limited: false,
+            owned_by_others: false,
+            from_root: false,
             ready: false,
         }
     }
@@ -317,7 +329,7 @@ mod tests {
                 below("/docker/c/payload"),
             ),
         ] {
-            let tree = tree(hierarchy, &member(at))
+            let tree = tree(hierarchy, &member(at), "c")
                 .expect("a tree")
                 .expect("to do");
             assert_eq!(
@@ -333,26 +345,70 @@ mod tests {
     }
 
     #[test]
+    fn gives_cgroup2_as_a_whole_only_where_its_limits_are_not_the_containers() {
+        let safe = Membership {
+            owned_by_others: true,
+            ..member("/")
+        };
+        let given = tree(Hierarchy::Unified, &safe, "c")
+            .expect("a tree")
+            .expect("to do");
+        assert_eq!((given.place, given.view), (Place::Own, View::Root));
+    }
+
+    #[test]
+    fn makes_a_place_where_the_runtime_gave_none() {
+        let shared = Membership {
+            own: false,
+            from_root: true,
+            ..member("/")
+        };
+        for hierarchy in [Hierarchy::Named, Hierarchy::Unified] {
+            let made = tree(hierarchy, &shared, "c-1")
+                .expect("a tree")
+                .expect("to do");
+            let view = View::Below("/oci-systemd-hook/c-1".to_owned());
+            assert_eq!(
+                made,
+                Tree {
+                    hierarchy,
+                    place: Place::Made,
+                    view
+                }
+            );
+            for id in ["", ".", "..", "a/b", "a b", "ü", &"x".repeat(256)] {
+                assert_eq!(tree(hierarchy, &shared, id), Err(Obstacle::NoName), "{id}");
+            }
+            let outside = Membership {
+                from_root: false,
+                ..shared.clone()
+            };
+            let refused = Err(Obstacle::OutsideOfNamespace(hierarchy));
+            assert_eq!(tree(hierarchy, &outside, "c"), refused);
+        }
+    }
+
+    #[test]
     fn leaves_a_tree_alone_that_is_right_already() {
         let ready = Membership {
             own: false,
             ready: true,
             ..member("/payload")
         };
-        assert_eq!(tree(Hierarchy::Unified, &ready), Ok(None));
+        assert_eq!(tree(Hierarchy::Unified, &ready, "c"), Ok(None));
     }
 
     #[test]
-    fn gives_nothing_of_a_cgroup_that_is_not_the_containers_own() {
+    fn lets_no_container_out_of_the_limits_of_a_shared_cgroup() {
         let shared = Membership {
             own: false,
+            limited: true,
+            from_root: true,
             ..member("/user.slice")
         };
-        assert_eq!(
-            tree(Hierarchy::Named, &shared),
-            Err(Obstacle::NotOwn(Hierarchy::Named))
-        );
-        let outside = Obstacle::OutsideOfNamespace(Hierarchy::Unified);
-        assert_eq!(tree(Hierarchy::Unified, &member("/../other")), Err(outside));
+        let refused = Err(Obstacle::Shared(Hierarchy::Unified));
+        assert_eq!(tree(Hierarchy::Unified, &shared, "c"), refused);
+        let outside = Err(Obstacle::OutsideOfNamespace(Hierarchy::Unified));
+        assert_eq!(tree(Hierarchy::Unified, &member("/../other"), "c"), outside);
     }
 }

@@ -1,15 +1,11 @@
 //! The container that the state names: its process, its namespaces and its root file system, each
 //! held by a descriptor. Opening is the check that it is a container at all, and not the host.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use procfs::FromBufRead;
-use procfs::ProcessCGroups;
-
 use crate::error::{Error, Refusal};
+use crate::proc;
 use crate::process::{self, Namespace};
 use crate::rootfs::Rootfs;
 use crate::sys::{self, OFlags, Resolve};
@@ -18,11 +14,20 @@ use crate::sys::{self, OFlags, Resolve};
 pub(crate) struct Container {
     pub(crate) pid: i32,
     pub(crate) rootfs: Rootfs,
-    /// `/proc/PID`: stays this process's, whatever becomes of the number.
     proc: OwnedFd,
     mount_namespace: OwnedFd,
     /// `None` when the container is in the runtime's cgroup namespace.
     cgroup_namespace: Option<OwnedFd>,
+    /// `None` when the container is in the hook's user namespace.
+    user_namespace: Option<UserNamespace>,
+}
+
+/// A user namespace that is the container's own.
+struct UserNamespace {
+    /// `None` when the hook has entered it.
+    to_enter: Option<OwnedFd>,
+    /// Its root's user and group, as the hook sees them.
+    root: (u32, u32),
 }
 
 impl Container {
@@ -42,8 +47,7 @@ impl Container {
                 Error::failed("open the container's process", &error)
             }
         };
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let proc = sys::open_host(&format!("/proc/{pid}"), flags).map_err(gone)?;
+        let proc = proc::open(&pid.to_string()).map_err(gone)?;
         let other = |name| other_namespace(&proc, name).map_err(gone);
         let Some(mount_namespace) = other("mnt")? else {
             return Err(Error::Refused(Refusal::OwnMountNamespace(pid)));
@@ -54,9 +58,17 @@ impl Container {
         {
             return Err(Error::Refused(Refusal::HostMountNamespace(pid)));
         }
-        if other("user")?.is_some() {
-            return Err(Error::Refused(Refusal::UserNamespace));
-        }
+        let user_namespace = match other("user")? {
+            None => None,
+            Some(namespace) => {
+                let root = proc::root(&proc).map_err(gone)?;
+                let root = root.ok_or(Error::Refused(Refusal::NoRoot))?;
+                Some(UserNamespace {
+                    to_enter: Some(namespace),
+                    root,
+                })
+            }
+        };
         let cgroup_namespace = other("cgroup")?;
         let rootfs = open_rootfs(&proc, &bundle.join(root))?;
         Ok(Self {
@@ -65,7 +77,14 @@ impl Container {
             proc,
             mount_namespace,
             cgroup_namespace,
+            user_namespace,
         })
+    }
+
+    /// The container's root, as the hook sees it, where the container has a user namespace of its
+    /// own.
+    pub(crate) fn root(&self) -> Option<(u32, u32)> {
+        self.user_namespace.as_ref().map(|namespace| namespace.root)
     }
 
     /// Whether the container has a cgroup namespace of its own.
@@ -81,28 +100,35 @@ impl Container {
             .map_or(Ok(()), |fd| process::enter(fd, Namespace::Cgroup))
     }
 
-    /// Enter the container's mount namespace. Descriptors opened before stay what they are.
-    pub(crate) fn enter_mount_namespace(&self) -> sys::Result<()> {
+    /// Whether the hook is still outside of the container's own user namespace, and so has the
+    /// rights of its runtime.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.user_namespace
+            .as_ref()
+            .is_none_or(|user| user.to_enter.is_some())
+    }
+
+    /// Enter the container's user namespace, if it has its own, and become its root.
+    pub(crate) fn enter_user_namespace(&mut self) -> sys::Result<()> {
+        let Some(user) = &mut self.user_namespace else {
+            return Ok(());
+        };
+        if let Some(namespace) = user.to_enter.take() {
+            process::enter(namespace, Namespace::User)?;
+            user.root = (0, 0);
+        }
+        Ok(())
+    }
+
+    /// Enter the user and mount namespaces. Descriptors opened before stay what they are.
+    pub(crate) fn enter(&mut self) -> sys::Result<()> {
+        self.enter_user_namespace()?;
         process::enter(&self.mount_namespace, Namespace::Mount)
     }
 
-    /// The process's cgroup in the hierarchy whose line names `controller` (`""` is cgroup2), as
-    /// the cgroup namespace that the hook is in sees it. `None` when it is in none.
+    /// The process's cgroup, see [`proc::cgroup`].
     pub(crate) fn cgroup(&self, controller: &str) -> sys::Result<Option<String>> {
-        let failed = |error: &std::io::Error| sys::Error::of_io("read", "/proc/PID/cgroup", error);
-        let file = File::from(sys::open_at(&self.proc, "cgroup", OFlags::RDONLY, 0)?);
-        let groups = ProcessCGroups::from_buf_read(BufReader::new(file.take(64 << 10)))
-            .map_err(|error| failed(&std::io::Error::other(error.to_string())))?;
-        Ok(groups.into_iter().find_map(|group| {
-            let found = match controller {
-                "" => group.hierarchy == 0,
-                name => group
-                    .controllers
-                    .iter()
-                    .any(|controller| controller == name),
-            };
-            found.then_some(group.pathname)
-        }))
+        proc::cgroup(&self.proc, controller)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::cgroup::{self, Hierarchy, Layout};
+use crate::cgroup;
 use crate::decision::BadAnnotation;
 use crate::plan::PlaceObstacle;
 use crate::sys;
@@ -83,9 +83,9 @@ pub(crate) enum Refusal {
     /// The process has the mount namespace of the host's init.
     #[error("process {0} is in the mount namespace of the host")]
     HostMountNamespace(i32),
-    /// User namespaces are the next step.
-    #[error("it has its own user namespace, which is not supported yet")]
-    UserNamespace,
+    /// Nobody could become root in there.
+    #[error("its user namespace has no root")]
+    NoRoot,
     /// The container's namespace has nothing at `root.path`.
     #[error("there is no {} in its mount namespace", .0.display())]
     NoRootfs(PathBuf),
@@ -124,11 +124,8 @@ impl Error {
             | Self::NoRoot
             | Self::Refused(_)
             | Self::Place(..)
-            | Self::Cgroup(cgroup::Obstacle::NotOwn(_) | cgroup::Obstacle::OutsideOfNamespace(_)) => {
-                65
-            }
+            | Self::Cgroup(_) => 65,
             Self::Bundle { .. } => 66,
-            Self::Cgroup(cgroup::Obstacle::NotOnHost(_) | cgroup::Obstacle::Crossed(..)) => 69,
             Self::Failed { errno, .. } => match errno.as_str() {
                 "ENOSYS" => 69,
                 "EPERM" | "EACCES" => 77,
@@ -151,7 +148,7 @@ impl Error {
             Self::Refused(Refusal::OwnMountNamespace(_) | Refusal::HostMountNamespace(_)) => {
                 "give the container a mount namespace, and register the hook at createRuntime"
             }
-            Self::Refused(Refusal::UserNamespace) => "run it without, or with another init",
+            Self::Refused(Refusal::NoRoot) => "map the ID 0 in it: systemd has to be root",
             Self::Refused(Refusal::NoRootfs(_)) => {
                 "register the hook at createRuntime; youki has to be 0.6 or newer"
             }
@@ -165,25 +162,20 @@ impl Error {
             Self::Place(_, PlaceObstacle::TooMuch) => {
                 "clean it in the image, or mount something on it"
             }
-            Self::Cgroup(cgroup::Obstacle::NotOnHost(Layout::Absent)) => {
-                "mount cgroup2 on the host's /sys/fs/cgroup"
-            }
-            Self::Cgroup(cgroup::Obstacle::NotOnHost(_)) => return None,
-            Self::Cgroup(cgroup::Obstacle::Crossed(Layout::Unified, _)) => {
-                "take an image with systemd 230 or newer"
-            }
-            Self::Cgroup(cgroup::Obstacle::Crossed(..)) => {
-                "boot the host with cgroup v2, or take an image with systemd up to 255, or 257"
-            }
-            Self::Cgroup(cgroup::Obstacle::NotOwn(Hierarchy::Named | Hierarchy::Unified)) => {
-                "let the runtime make a cgroup for the container: linux.cgroupsPath"
+            Self::Cgroup(cgroup::Obstacle::Shared(_)) => {
+                "let the runtime make one: linux.cgroupsPath, and for a rootless engine a delegated cgroup (systemd: Delegate=yes)"
             }
             Self::Cgroup(cgroup::Obstacle::OutsideOfNamespace(_)) => {
-                "let the runtime make the container's cgroup namespace"
+                "let the runtime make the container's cgroup, or leave its cgroup namespace out"
+            }
+            Self::Cgroup(cgroup::Obstacle::NoName) => {
+                "name it with letters, digits and any of _ + - . only"
             }
             Self::Failed { errno, .. } => match errno.as_str() {
                 "ENOSYS" => "it takes Linux 5.8 or newer",
-                "EPERM" | "EACCES" => "the hook has to run as root, as the runtime does",
+                "EPERM" | "EACCES" => {
+                    "run the engine as root, or, rootless, on cgroup v2 with a cgroup delegated to its user"
+                }
                 "EMFILE" | "ENFILE" => "raise the limit of open files",
                 "ENOSPC" => "a limit of mounts, cgroups or space is reached",
                 "EROFS" => "make it writable, or make the file in the image",
@@ -275,10 +267,7 @@ mod tests {
         for (status, expected) in [
             (Error::Usage(String::new()).exit_status(), 64),
             (Error::Refused(Refusal::Pid(1)).exit_status(), 65),
-            (
-                Error::Cgroup(cgroup::Obstacle::NotOnHost(Layout::Absent)).exit_status(),
-                69,
-            ),
+            (Error::Cgroup(cgroup::Obstacle::NoName).exit_status(), 65),
             (failed(38), 69),
             (failed(1), 77),
             (failed(13), 77),

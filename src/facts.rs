@@ -14,6 +14,7 @@ use crate::payload::Payload;
 use crate::plan::{Facts, Spot};
 use crate::rootfs::Rootfs;
 use crate::sys::{self, FileType, OFlags, Resolve};
+use crate::tree::{Host, Workpiece};
 
 /// The directories in which systemd looks for a unit, the first that has it wins (systemd.unit(5)).
 const UNIT_DIRECTORIES: [&str; 8] = [
@@ -27,14 +28,6 @@ const UNIT_DIRECTORIES: [&str; 8] = [
     "/lib/systemd/system",
 ];
 
-/// The cgroups that a tree is made of, opened in the runtime's mount namespace.
-pub(crate) struct Cgroups {
-    /// The host's mount of the hierarchy.
-    pub(crate) host: OwnedFd,
-    /// The process's cgroup in it.
-    pub(crate) own: OwnedFd,
-}
-
 /// Observe; the hook is in the container's cgroup namespace afterwards.
 ///
 /// # Errors
@@ -45,13 +38,13 @@ pub(crate) fn observe(
     config: &Config,
     payload: Payload,
     policy: Policy,
-) -> Result<(Facts, Cgroups), Error> {
+) -> Result<(Facts, Workpiece), Error> {
     let host_failed = |error: sys::Error| Error::failed("look at the host", &error);
     let layout = layout().map_err(host_failed)?;
     let support = Support::of(payload.version, policy.cgroup);
-    let hierarchy = cgroup::hierarchy(layout, support).map_err(Error::Cgroup)?;
-    let (cgroups, membership) = membership(container, config, hierarchy, layout)?;
-    let tree = cgroup::tree(hierarchy, &membership).map_err(Error::Cgroup)?;
+    let hierarchy = Hierarchy::choose(layout, support);
+    let (workpiece, membership) = membership(container, config, hierarchy, layout)?;
+    let tree = cgroup::tree(hierarchy, &membership, &state.id).map_err(Error::Cgroup)?;
 
     let machine = sys::total_memory();
     let selinux = is_selinux_enabled().map_err(host_failed)?;
@@ -70,6 +63,8 @@ pub(crate) fn observe(
         label: config.mount_label().filter(|_| selinux).map(str::to_owned),
         layout,
         tree,
+        is_outside: container.is_outside(),
+        delegate_to: container.root().filter(|_| container.is_outside()),
         has_legacy_tree: has_legacy_tree(&container.rootfs)?,
         machine_id: MachineId::of_container(
             config.process.variable("container_uuid"),
@@ -78,11 +73,11 @@ pub(crate) fn observe(
         ),
         keep_machine_id: policy.keep_machine_id,
     };
-    Ok((facts, cgroups))
+    Ok((facts, workpiece))
 }
 
 /// What is mounted on /sys/fs/cgroup in the runtime's mount namespace.
-fn layout() -> sys::Result<Layout> {
+pub(crate) fn layout() -> sys::Result<Layout> {
     let file_system = |path| match sys::open_host(path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(error) if error.is_missing() => Ok(None),
         opened => sys::file_system(opened?).map(Some),
@@ -107,32 +102,84 @@ fn membership(
     config: &Config,
     hierarchy: Hierarchy,
     layout: Layout,
-) -> Result<(Cgroups, Membership), Error> {
+) -> Result<(Workpiece, Membership), Error> {
     let failed = |error: sys::Error| Error::failed("look at the container's cgroup", &error);
-    let outside = || Error::Cgroup(cgroup::Obstacle::OutsideOfNamespace(hierarchy));
+    let host = Host::open(hierarchy, hierarchy.host_mount_point(layout)).map_err(failed)?;
+    // A hierarchy that does not exist yet has all processes in its root when it does.
     let path = || -> Result<String, Error> {
         let path = container.cgroup(hierarchy.controller()).map_err(failed)?;
-        path.ok_or(Error::Cgroup(cgroup::Obstacle::NotOwn(hierarchy)))
+        Ok(path.unwrap_or_else(|| "/".to_owned()))
     };
     let at = path()?;
-    if at.starts_with("/..") {
-        return Err(outside());
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let host = sys::open_host(hierarchy.host_mount_point(layout), flags).map_err(failed)?;
-    let own = sys::open_below(&host, &at, flags, Resolve::Beneath).map_err(failed)?;
-    let inode = sys::stat(&own).map_err(failed)?.inode;
-    let alone = is_alone(&own, container.pid).map_err(failed)?;
+    let outside = at.starts_with("/..");
+    let own = match host.mounted().filter(|_| !outside) {
+        Some(root) => Some(open_cgroup(root, &at).map_err(failed)?),
+        None => None,
+    };
+    let inode = own
+        .as_ref()
+        .map(sys::stat)
+        .transpose()
+        .map_err(failed)?
+        .map(|stat| stat.inode);
+    let is_own = match (&own, inode) {
+        (Some(own), Some(inode)) if at != "/" && inode != 1 => {
+            is_alone(own, container.pid).map_err(failed)?
+        }
+        _ => false,
+    };
+    let limited = hierarchy == Hierarchy::Unified
+        && at != "/"
+        && host
+            .mounted()
+            .map_or(Ok(true), has_controllers)
+            .map_err(failed)?;
+    let owned_by_others = match (&own, container.root()) {
+        (Some(own), Some((root, _))) if is_own && hierarchy == Hierarchy::Unified => {
+            limits_owner(own).map_err(failed)? != root
+        }
+        _ => false,
+    };
 
     container.enter_cgroup_namespace().map_err(failed)?;
     let view = path()?;
-    let ready = is_ready(container, config, hierarchy, &view, inode).map_err(failed)?;
+    let ready = match inode {
+        Some(inode) => is_ready(container, config, hierarchy, &view, inode).map_err(failed)?,
+        None => false,
+    };
+    let from_root = at == view;
     let membership = Membership {
         view,
-        own: at != "/" && inode != 1 && alone,
+        own: is_own,
+        limited,
+        owned_by_others,
+        from_root,
         ready,
     };
-    Ok((Cgroups { host, own }, membership))
+    Ok((Workpiece::new(host, own), membership))
+}
+
+fn open_cgroup(root: &OwnedFd, path: &str) -> sys::Result<OwnedFd> {
+    sys::open_below(
+        root,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Resolve::Beneath,
+    )
+}
+
+/// Whether the hierarchy has controllers, and so can limit what is in it.
+fn has_controllers(root: &OwnedFd) -> sys::Result<bool> {
+    let file = sys::open_at(root, "cgroup.controllers", OFlags::RDONLY, 0)?;
+    let controllers = sys::read_up_to(file, 4096, "cgroup.controllers")?;
+    Ok(!controllers.trim_ascii().is_empty())
+}
+
+/// The owner of a cgroup's limits: of a file that every cgroup2 but the root has, and that is not
+/// delegated with it.
+fn limits_owner(cgroup: &OwnedFd) -> sys::Result<u32> {
+    let limit = sys::open_at(cgroup, "cgroup.max.depth", OFlags::PATH, 0)?;
+    Ok(sys::stat(limit)?.owner.0)
 }
 
 /// Whether a cgroup holds this process and no other.

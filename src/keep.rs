@@ -5,11 +5,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::rootfs::open_same;
-use crate::sys::{self, Dir, FileType, OFlags, Resolve, Stat};
+use crate::sys::{self, FileType, OFlags, Resolve, Stat};
 
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 64 << 20;
@@ -86,15 +85,8 @@ impl Walk<'_> {
         if !path.as_os_str().is_empty() {
             copy_attributes(&from, &into)?;
         }
-        let failed =
-            |error: io::Error| sys::Error::of_io("getdents64", path.display().to_string(), &error);
-        let entries = Dir::read_from(&from).map_err(|error| failed(error.into()))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| failed(error.into()))?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." {
-                self.entry(&from, &into, name, path, next)?;
-            }
+        for entry in sys::entries(&from)? {
+            self.entry(&from, &into, &entry?.0, path, next)?;
         }
         Ok(())
     }

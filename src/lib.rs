@@ -8,10 +8,14 @@
 //! 4. [`payload`]: is its program systemd, and which ([`elf`])?
 //! 5. [`facts`]: what else a plan depends on, observed; [`cgroup`] decides which tree it gets.
 //! 6. [`plan`]: facts in, steps out.
-//! 7. [`apply`]: the steps, done ([`keep`] saves what is covered, [`seed`] writes the machine ID).
+//! 7. [`apply`]: the steps, done ([`keep`] saves what is covered, [`tree`] and [`place`] make the
+//!    cgroup tree, [`seed`] writes the machine ID).
+//!
+//! At poststop only [`tree`] has something to do: what [`place`] made is removed.
 //!
 //! A container that is not systemd's leaves this way at the first step that can tell. Below it all
-//! are [`sys`] and [`process`], the kernel's calls, and [`rootfs`], paths inside the image.
+//! are [`sys`] and [`process`], the kernel's calls, [`proc`], its texts, and [`rootfs`], paths inside
+//! the image.
 
 mod apply;
 mod cgroup;
@@ -26,16 +30,20 @@ mod log;
 mod machine_id;
 mod oci;
 mod payload;
+mod place;
 mod plan;
+mod proc;
 mod process;
 mod rootfs;
 mod seed;
 mod sys;
+mod tree;
 
 use std::io::Read;
 
 use ::log::{info, warn};
 
+use cgroup::Hierarchy;
 use cli::{Invocation, Stage};
 use container::Container;
 use decision::{Policy, Request, Skip};
@@ -95,8 +103,7 @@ fn run_for(
             Ok(payload) => info!("prepared for systemd {}", payload.version.unwrap_or(0)),
             Err(skip) => info!("nothing to do: {skip}"),
         },
-        // All that was made lies in the container's namespaces and its own cgroup, and goes with them.
-        Stage::Poststop => info!("nothing to do: the container has stopped"),
+        Stage::Poststop => clean_up(&state.id)?,
     }
     Ok(())
 }
@@ -119,7 +126,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
         Err(skip) => return Ok(Err(skip)),
     };
     let root = config.root_path().ok_or(Error::NoRoot)?;
-    let container = Container::open(state.pid, &state.bundle, root)?;
+    let mut container = Container::open(state.pid, &state.bundle, root)?;
     let payload = match payload::identify(&container.rootfs, &candidate)
         .map_err(|error| Error::failed("look at the container's program", &error))?
     {
@@ -130,10 +137,35 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
     log::connect();
     warn_of(payload, &config);
 
-    let (facts, cgroups) = facts::observe(&container, state, &config, payload, policy)?;
+    if !process::is_root() {
+        // A rootless runtime without a user namespace around it: its user has rights only in there.
+        container
+            .enter_user_namespace()
+            .map_err(|error| Error::failed("enter it", &error))?;
+    }
+    let (facts, mut workpiece) = facts::observe(&container, state, &config, payload, policy)?;
     let steps = plan::plan(&facts)?;
-    apply::apply(&container, &cgroups, facts.layout, &steps)?;
+    apply::apply(&mut container, &mut workpiece, &state.id, &steps)?;
     Ok(Ok(payload))
+}
+
+/// Remove the place that was made for a container, if one was. All else lies in its namespaces and
+/// in its own cgroup, and went with them.
+fn clean_up(id: &str) -> Result<(), Error> {
+    let failed = |error| Error::failed("remove the container's cgroup", &error);
+    if !cgroup::is_name(id) {
+        return Ok(());
+    }
+    let layout = facts::layout().map_err(failed)?;
+    for hierarchy in [Hierarchy::Named, Hierarchy::Unified] {
+        let mount_point = hierarchy.host_mount_point(layout);
+        match tree::clean_up(hierarchy, mount_point, id) {
+            // Nor could it have made one.
+            Err(error) if error.is_forbidden() => {}
+            removal => info!("{hierarchy}: {:?}", removal.map_err(failed)?),
+        }
+    }
+    Ok(())
 }
 
 /// What the hook cannot do for this systemd, and the user can.

@@ -26,6 +26,11 @@ pub(crate) struct Facts {
     pub(crate) layout: Layout,
     /// The cgroup tree to give; `None` when it is there.
     pub(crate) tree: Option<Tree>,
+    /// The hook has the runtime's rights; else those of the container's root only, as the hook of
+    /// a rootless runtime that makes the user namespace itself.
+    pub(crate) is_outside: bool,
+    /// The container's root, where its place has to be given to it: it has its own user namespace.
+    pub(crate) delegate_to: Option<(u32, u32)>,
     /// In the container, /sys/fs/cgroup is a tmpfs with a `systemd` in it, as runtimes make it.
     pub(crate) has_legacy_tree: bool,
     pub(crate) machine_id: MachineId,
@@ -82,14 +87,20 @@ pub(crate) struct Tmpfs {
 /// One change to a container, in the order in which they are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Make a leaf below the container's cgroup and move the process into it; enable the
-    /// controllers for it where nothing else could.
-    MakeLeaf {
+    /// Move the process into the leaf or the place that the tree is about; enable the controllers
+    /// for it where nothing else could.
+    MoveProcess {
+        tree: Tree,
         enable_controllers: bool,
     },
-    /// Open the file systems of the cgroup tree, while the host's are still in sight.
+    /// Give the place to the container's root.
+    Delegate {
+        hierarchy: Hierarchy,
+        root: (u32, u32),
+    },
+    /// Open the file system of the cgroup tree, while the host's are still in sight.
     OpenTree(Tree),
-    EnterMountNamespace,
+    EnterNamespaces,
     /// Mount a tmpfs and keep what is there: files are copied, mounts are moved.
     MountTmpfs(Tmpfs),
     /// Write /run/host/container-manager, by which systemd 247 and newer know where they are.
@@ -109,9 +120,13 @@ pub(crate) enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MakeLeaf { .. } => write!(f, "move the process into a leaf of its cgroup"),
+            Self::MoveProcess { tree, .. } => match tree.place {
+                Place::Made => write!(f, "move the process into a cgroup of its own"),
+                _ => write!(f, "move the process into a leaf of its cgroup"),
+            },
+            Self::Delegate { .. } => write!(f, "give the cgroup to the container's root"),
             Self::OpenTree(tree) => write!(f, "open the hierarchy {}", tree.hierarchy),
-            Self::EnterMountNamespace => write!(f, "enter the container's mount namespace"),
+            Self::EnterNamespaces => write!(f, "enter the container's namespaces"),
             Self::MountTmpfs(tmpfs) => write!(f, "mount a tmpfs on {}", tmpfs.destination),
             Self::NameManager => write!(f, "write /run/host/container-manager"),
             Self::MakeLegacyTree { .. } => write!(f, "mount a tmpfs on /sys/fs/cgroup"),
@@ -128,15 +143,31 @@ impl fmt::Display for Step {
 pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
     if let Some(tree) = &facts.tree {
-        if tree.place == Place::Leaf {
+        if tree.place != Place::Own {
             // On a hybrid host it would only make `runc exec` fail with EBUSY, for good.
-            steps.push(Step::MakeLeaf {
-                enable_controllers: facts.layout == Layout::Unified,
+            let enable_controllers = facts.layout == Layout::Unified;
+            steps.push(Step::MoveProcess {
+                tree: tree.clone(),
+                enable_controllers,
             });
         }
-        steps.push(Step::OpenTree(tree.clone()));
+        if let Some(root) = facts.delegate_to {
+            steps.push(Step::Delegate {
+                hierarchy: tree.hierarchy,
+                root,
+            });
+        }
     }
-    steps.push(Step::EnterMountNamespace);
+    // A file system can be opened by who may mount in the mount namespace that he is in. The
+    // runtime's rights are for the first one; the container's root has them in the second.
+    let open = facts.tree.iter().map(|tree| Step::OpenTree(tree.clone()));
+    if facts.is_outside {
+        steps.extend(open);
+        steps.push(Step::EnterNamespaces);
+    } else {
+        steps.push(Step::EnterNamespaces);
+        steps.extend(open);
+    }
 
     let tmpfs = |destination, mode, size, inodes| Tmpfs {
         destination,
@@ -256,6 +287,8 @@ mod tests {
                 place: Place::Leaf,
                 view: View::Below("/payload".to_owned()),
             }),
+            is_outside: true,
+            delegate_to: None,
             has_legacy_tree: false,
             machine_id: MachineId::of_container(None, "box", None),
             keep_machine_id: false,
@@ -295,7 +328,7 @@ mod tests {
             [
                 "move the process into a leaf of its cgroup",
                 "open the hierarchy cgroup2",
-                "enter the container's mount namespace",
+                "enter the container's namespaces",
                 "mount a tmpfs on /run",
                 "mount a tmpfs on /run/lock",
                 "write /run/host/container-manager",
@@ -303,6 +336,31 @@ mod tests {
                 &seed,
             ]
         );
+    }
+
+    #[test]
+    fn gives_the_place_to_the_root_of_a_user_namespace_before_it_enters() {
+        let facts = Facts {
+            delegate_to: Some((100_000, 100_000)),
+            ..facts()
+        };
+        assert_eq!(
+            sentences(&facts)[1],
+            "give the cgroup to the container's root"
+        );
+    }
+
+    #[test]
+    fn opens_the_tree_inside_where_it_has_no_rights_outside() {
+        let sentences = sentences(&Facts {
+            is_outside: false,
+            ..facts()
+        });
+        let expected = [
+            "enter the container's namespaces",
+            "open the hierarchy cgroup2",
+        ];
+        assert_eq!(sentences[1..3], expected);
     }
 
     #[test]

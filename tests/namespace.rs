@@ -5,6 +5,8 @@ mod bundle;
 #[path = "namespace/process.rs"]
 mod process;
 
+#[path = "namespace/cgroups.rs"]
+mod cgroups;
 #[path = "namespace/image.rs"]
 mod image;
 #[path = "namespace/machine_id.rs"]

@@ -4,7 +4,7 @@
 
 pub(crate) mod mount;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
-pub(crate) use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
+pub(crate) use rustix::fs::{FileType, OFlags};
 
 use crate::process::{errno_name, errno_text};
 
@@ -43,6 +43,11 @@ impl Error {
             .raw_os_error()
             .unwrap_or(rustix::io::Errno::IO.raw_os_error());
         Self::new(call, object, errno)
+    }
+
+    /// More than the hook is willing to look at.
+    pub(crate) fn too_many(call: &'static str, object: &str) -> Self {
+        Self::new(call, object, rustix::io::Errno::TOOBIG.raw_os_error())
     }
 
     /// A path that leads through more links than the kernel would follow.
@@ -77,6 +82,24 @@ impl Error {
 
     pub(crate) fn is_loop(&self) -> bool {
         self.is(rustix::io::Errno::LOOP)
+    }
+
+    /// A cgroup that is being removed answers so.
+    pub(crate) fn is_no_device(&self) -> bool {
+        self.is(rustix::io::Errno::NODEV)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is(rustix::io::Errno::BUSY)
+    }
+
+    /// A directory that cannot be removed because of what is in it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.is_busy() || self.is(rustix::io::Errno::NOTEMPTY)
+    }
+
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.is(rustix::io::Errno::PERM) || self.is(rustix::io::Errno::ACCESS)
     }
 
     pub(crate) fn is_existing(&self) -> bool {
@@ -310,11 +333,42 @@ pub(crate) fn remove_at(dir: impl AsFd, name: impl AsRef<Path>) -> Result<()> {
     rustix::fs::unlinkat(dir, name, AtFlags::empty()).named("unlinkat", name)
 }
 
+pub(crate) fn remove_directory_at(dir: impl AsFd, name: impl AsRef<Path>) -> Result<()> {
+    let name = name.as_ref();
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR).named("rmdir", name)
+}
+
+/// What is in a directory, but for `.` and `..`.
+pub(crate) fn entries(
+    dir: impl AsFd,
+) -> Result<impl Iterator<Item = Result<(OsString, FileType)>>> {
+    let entries = rustix::fs::Dir::read_from(dir).named("getdents64", "")?;
+    Ok(
+        entries.filter_map(|entry| match entry.named("getdents64", "") {
+            Ok(entry) => {
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                (name != "." && name != "..").then(|| Ok((name.to_owned(), entry.file_type())))
+            }
+            Err(error) => Some(Err(error)),
+        }),
+    )
+}
+
+/// Change the owner of a name in a directory.
+pub(crate) fn set_owner_at(
+    dir: impl AsFd,
+    name: impl AsRef<Path>,
+    owner: (u32, u32),
+) -> Result<()> {
+    let name = name.as_ref();
+    let (uid, gid) = ids(owner);
+    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .named("fchownat", name)
+}
+
 /// Give a name in a directory, which may be a link, the owner and times of `like`.
 pub(crate) fn imitate_at(dir: impl AsFd, name: &OsStr, like: &Stat) -> Result<()> {
-    let (uid, gid) = owner(like);
-    rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .named("fchownat", name)?;
+    set_owner_at(&dir, name, like.owner)?;
     rustix::fs::utimensat(&dir, name, &like.times, AtFlags::SYMLINK_NOFOLLOW)
         .named("utimensat", name)
 }
@@ -322,16 +376,16 @@ pub(crate) fn imitate_at(dir: impl AsFd, name: &OsStr, like: &Stat) -> Result<()
 /// Give an open file or directory the owner, mode and times of `like`, in the order in which
 /// none of them undoes another.
 pub(crate) fn imitate(fd: impl AsFd, like: &Stat) -> Result<()> {
-    let (uid, gid) = owner(like);
+    let (uid, gid) = ids(like.owner);
     rustix::fs::fchown(&fd, Some(uid), Some(gid)).named("fchown", "")?;
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(like.mode)).named("fchmod", "")?;
     rustix::fs::futimens(&fd, &like.times).named("utimensat", "")
 }
 
-fn owner(of: &Stat) -> (rustix::fs::Uid, rustix::fs::Gid) {
+fn ids((uid, gid): (u32, u32)) -> (rustix::fs::Uid, rustix::fs::Gid) {
     (
-        rustix::fs::Uid::from_raw(of.owner.0),
-        rustix::fs::Gid::from_raw(of.owner.1),
+        rustix::fs::Uid::from_raw(uid),
+        rustix::fs::Gid::from_raw(gid),
     )
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags,
+    OpenTreeFlags, UnmountFlags,
 };
 
 use super::{Error, Named, Result};
@@ -18,34 +18,61 @@ pub(crate) struct Attributes {
     pub(crate) noatime: bool,
 }
 
-/// A file system made from its name and options, not attached anywhere yet (fsopen, fsmount).
-/// An option without a value is a flag.
+/// A file system that is going to be made. A cgroup file system shows the cgroup namespace that it
+/// was opened in, whichever the process is in when it is made.
+#[derive(Debug)]
+pub(crate) struct Context {
+    kind: &'static str,
+    fd: OwnedFd,
+}
+
+impl Context {
+    pub(crate) fn open(kind: &'static str) -> Result<Self> {
+        let fd = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).named("fsopen", kind)?;
+        Ok(Self { kind, fd })
+    }
+
+    /// Make it with these options, and a mount of it that is not attached anywhere yet. An option
+    /// without a value is a flag.
+    pub(crate) fn mount(
+        &self,
+        options: &[(&str, &str)],
+        attributes: Attributes,
+    ) -> Result<OwnedFd> {
+        // The source is what mount(8) and findmnt(8) show; by itself it would be "none".
+        for (key, value) in [("source", self.kind)].iter().chain(options) {
+            if value.is_empty() {
+                rustix::mount::fsconfig_set_flag(&self.fd, *key)
+            } else {
+                rustix::mount::fsconfig_set_string(&self.fd, *key, *value)
+            }
+            .map_err(|errno| self.refused("fsconfig", key, errno))?;
+        }
+        rustix::mount::fsconfig_create(&self.fd)
+            .map_err(|errno| self.refused("fsconfig", self.kind, errno))?;
+        let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, attributes.read_only);
+        flags.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, attributes.noexec);
+        flags.set(MountAttrFlags::MOUNT_ATTR_NOATIME, attributes.noatime);
+        rustix::mount::fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+            .map_err(|errno| self.refused("fsmount", self.kind, errno))
+    }
+
+    fn refused(&self, call: &'static str, object: &str, errno: rustix::io::Errno) -> Error {
+        Error {
+            said: last_message(self.fd.as_fd()),
+            ..Error::new(call, object, errno.raw_os_error())
+        }
+    }
+}
+
+/// Open and mount in one.
 pub(crate) fn create(
     kind: &'static str,
     options: &[(&str, &str)],
     attributes: Attributes,
 ) -> Result<OwnedFd> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).named("fsopen", kind)?;
-    let fail = |call, object: &str, errno: rustix::io::Errno| Error {
-        said: last_message(context.as_fd()),
-        ..Error::new(call, object, errno.raw_os_error())
-    };
-    // The source is what mount(8) and findmnt(8) show; by itself it would be "none".
-    for (key, value) in [("source", kind)].iter().chain(options) {
-        if value.is_empty() {
-            rustix::mount::fsconfig_set_flag(&context, *key)
-        } else {
-            rustix::mount::fsconfig_set_string(&context, *key, *value)
-        }
-        .map_err(|errno| fail("fsconfig", key, errno))?;
-    }
-    rustix::mount::fsconfig_create(&context).map_err(|errno| fail("fsconfig", kind, errno))?;
-    let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, attributes.read_only);
-    flags.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, attributes.noexec);
-    flags.set(MountAttrFlags::MOUNT_ATTR_NOATIME, attributes.noatime);
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)
-        .map_err(|errno| fail("fsmount", kind, errno))
+    Context::open(kind)?.mount(options, attributes)
 }
 
 /// What the file system wrote into its context, `e tmpfs: Bad value for 'size'`, without the `e`.
@@ -89,4 +116,10 @@ pub(crate) fn set_attributes(mount: impl AsFd, attributes: Attributes) -> Result
     flags.set(MountFlags::NOEXEC, attributes.noexec);
     flags.set(MountFlags::NOATIME, attributes.noatime);
     rustix::mount::mount_remount(c".", flags, c"").named("mount", "remount,bind")
+}
+
+/// Take away the mount whose root directory is `mount`; what is still open of it stays usable.
+pub(crate) fn detach(mount: impl AsFd) -> Result<()> {
+    rustix::process::fchdir(mount).named("fchdir", "")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH).named("umount2", "")
 }

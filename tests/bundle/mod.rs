@@ -153,7 +153,13 @@ impl Bundle {
         run(hook(), self.state(pid).to_string().as_bytes())
     }
 
-    /// The same, and what the hook logs of it.
+    /// Run the hook at poststop, as runc does: the process is gone, and so is its number.
+    pub(crate) fn clean_up(&self) -> Run {
+        let state = json!({ "id": self.id, "status": "stopped", "bundle": self.path });
+        run(hook(), state.to_string().as_bytes())
+    }
+
+    /// The same as [`Self::prepare`], and what the hook logs of it.
     pub(crate) fn prepare_verbosely(&self, pid: u32) -> Run {
         self.write_config();
         let mut command = hook();

@@ -45,7 +45,16 @@ impl Process {
         let cgroups = hierarchies()
             .iter()
             .map(|top| top.join(&bundle.id))
-            .collect::<Vec<_>>();
+            .collect();
+        Self::start_in(bundle, cgroups, unshare, setup)
+    }
+
+    /// The same, in the root of each hierarchy, where runtimes leave what they do not join.
+    pub(crate) fn start_in_root(bundle: &Bundle, unshare: &str) -> Self {
+        Self::start_in(bundle, Vec::new(), unshare, "")
+    }
+
+    fn start_in(bundle: &Bundle, cgroups: Vec<PathBuf>, unshare: &str, setup: &str) -> Self {
         for cgroup in &cgroups {
             fs::create_dir(cgroup).expect(NEEDS);
         }
@@ -53,7 +62,11 @@ impl Process {
             .iter()
             .map(|cgroup| format!("echo $$ >{}/cgroup.procs", cgroup.display()))
             .collect();
-        let join = join.join("; ");
+        let join = if join.is_empty() {
+            "true".to_owned()
+        } else {
+            join.join("; ")
+        };
         let inside = format!(
             "set -e; mount --bind rootfs rootfs; cd rootfs
             [ ! -d sys ] || mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
@@ -166,7 +179,7 @@ impl Drop for Process {
 }
 
 /// Where this host has its hierarchies of systemd's.
-fn hierarchies() -> Vec<PathBuf> {
+pub(crate) fn hierarchies() -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
     let legacy = [top.join("systemd"), top.join("unified")];
     let is_cgroup = |path: &PathBuf| path.join("cgroup.procs").is_file();

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use serde_json::json;
 
 use crate::bundle::Bundle;
-use crate::process::{Process, shell};
+use crate::process::Process;
 
 #[test]
 #[ignore = "needs root: make test"]
@@ -74,27 +74,6 @@ fn refuses_a_root_that_is_not_the_containers() {
     bundle.config["root"] = json!(null);
     let process = Process::start(&bundle, "");
     process.assert_refused(&bundle, 65, &["root.path"]);
-}
-
-#[test]
-#[ignore = "needs root: make test"]
-fn refuses_a_user_namespace_for_now() {
-    let bundle = Bundle::with_systemd(252);
-    // sysfs would ask for a network namespace of the user's.
-    fs::remove_dir(bundle.image("sys")).expect("removed");
-    let unshare = "--user --map-root-user --mount --propagation private";
-    let process = Process::start_with(&bundle, unshare, "");
-    process.assert_refused(&bundle, 65, &["user namespace"]);
-}
-
-#[test]
-#[ignore = "needs root: make test"]
-fn refuses_a_process_that_is_not_alone_in_its_cgroup() {
-    let bundle = Bundle::with_systemd(252);
-    // The shell waits for the other one: both are in the container's cgroup.
-    let process = Process::start(&bundle, "sleep 300 & ");
-    process.assert_refused(&bundle, 65, &["no cgroup of its own", "cgroupsPath"]);
-    shell(&format!("pkill -P {}", process.pid()));
 }
 
 #[test]

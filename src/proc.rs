@@ -1,0 +1,81 @@
+//! What the kernel says of a process in /proc, parsed. It knows nothing of containers.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::OwnedFd;
+
+use procfs::{FromBufRead, ProcessCGroups};
+
+use crate::sys::{self, OFlags};
+
+/// These files have a line for each hierarchy or range; 64 KiB are some hundred of them.
+const LIMIT: u64 = 64 << 10;
+
+/// Open `/proc/NAME`, the directory of a process; it stays this process's, whatever becomes of
+/// the number.
+pub(crate) fn open(name: &str) -> sys::Result<OwnedFd> {
+    sys::open_host(&format!("/proc/{name}"), OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// The process's cgroup in the hierarchy whose line names `controller` (`""` is cgroup2), as the
+/// cgroup namespace that the hook is in sees it. `None` when there is no such hierarchy.
+pub(crate) fn cgroup(process: &OwnedFd, controller: &str) -> sys::Result<Option<String>> {
+    let file = read(process, "cgroup")?;
+    let groups = ProcessCGroups::from_buf_read(file).map_err(|error| {
+        sys::Error::of_io("read", "cgroup", &io::Error::other(error.to_string()))
+    })?;
+    Ok(groups.into_iter().find_map(|group| {
+        let found = match controller {
+            "" => group.hierarchy == 0,
+            name => group
+                .controllers
+                .iter()
+                .any(|controller| controller == name),
+        };
+        found.then_some(group.pathname)
+    }))
+}
+
+/// The user and the group, as the hook sees them, that are root in the process's user namespace.
+pub(crate) fn root(process: &OwnedFd) -> sys::Result<Option<(u32, u32)>> {
+    let mapped = |name| -> sys::Result<Option<u32>> {
+        let mut text = String::new();
+        read(process, name)?
+            .read_to_string(&mut text)
+            .map_err(|error| sys::Error::of_io("read", name, &error))?;
+        Ok(text.lines().find_map(of_zero))
+    };
+    Ok(mapped("uid_map")?.zip(mapped("gid_map")?))
+}
+
+/// The outer ID of 0 in a line `INSIDE OUTSIDE LENGTH` (`user_namespaces(7)`).
+fn of_zero(line: &str) -> Option<u32> {
+    let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+    match (numbers.next()?, numbers.next()?) {
+        (Ok(0), Ok(outside)) => Some(outside),
+        _ => None,
+    }
+}
+
+fn read(process: &OwnedFd, name: &str) -> sys::Result<BufReader<io::Take<File>>> {
+    let file = File::from(sys::open_at(process, name, OFlags::RDONLY, 0)?);
+    Ok(BufReader::new(file.take(LIMIT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_who_is_root_of_a_user_namespace() {
+        for (line, root) in [
+            ("         0     100000      65536", Some(100_000)),
+            ("0 0 4294967295", Some(0)),
+            ("1 100001 65535", None),
+            ("", None),
+            ("x y z", None),
+        ] {
+            assert_eq!(of_zero(line), root, "{line}");
+        }
+    }
+}

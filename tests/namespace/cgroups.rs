@@ -1,0 +1,180 @@
+//! The cgroups that the hook makes itself: where the runtime gave none, and what becomes of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::bundle::{Bundle, hook, run};
+use crate::process::{Process, has_named_hierarchy, hierarchies};
+
+const IN_THE_ROOT: &str = "--mount --cgroup --propagation private";
+
+/// Where the places of a hierarchy are, by container.
+fn tops() -> Vec<PathBuf> {
+    hierarchies()
+        .iter()
+        .map(|top| top.join("oci-systemd-hook"))
+        .collect()
+}
+
+/// The places that the container has.
+fn places(bundle: &Bundle) -> Vec<PathBuf> {
+    tops()
+        .iter()
+        .map(|top| top.join(&bundle.id))
+        .filter(|place| place.exists())
+        .collect()
+}
+
+fn poststop(id: &str) {
+    let state = json!({ "id": id, "status": "stopped", "pid": 0 });
+    run(hook(), state.to_string().as_bytes()).assert_silent();
+}
+
+/// A container that its runtime put into no cgroup, for systemd's hierarchy to be made or shared.
+fn prepared(version: u32) -> (Bundle, Process) {
+    let bundle = Bundle::with_systemd(version);
+    let process = Process::start_in_root(&bundle, IN_THE_ROOT);
+    process.prepare(&bundle);
+    (bundle, process)
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn makes_a_place_and_removes_it_at_poststop_however_often_that_comes() {
+    // On a host without it, the place of a legacy systemd is in a hierarchy that is not mounted.
+    let versions = if has_named_hierarchy() {
+        &[229, 252, 262][..]
+    } else {
+        &[252, 262]
+    };
+    for version in versions {
+        let (bundle, process) = prepared(*version);
+        let [place] = &places(&bundle)[..] else {
+            panic!("not one place for {version}")
+        };
+        let members = fs::read_to_string(place.join("cgroup.procs")).expect("its processes");
+        assert_eq!(members, format!("{}\n", process.pid()));
+        // What systemd leaves behind when it is killed.
+        fs::create_dir_all(place.join("system.slice/a.service/b")).expect("cgroups");
+
+        // Too early: its process is there still.
+        bundle.clean_up().assert_silent();
+        assert!(place.exists());
+        drop(process);
+        bundle.clean_up().assert_silent();
+        assert!(!place.exists(), "{}", place.display());
+        bundle.clean_up().assert_silent();
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn sweeps_away_what_a_poststop_that_never_came_has_left_and_nothing_else() {
+    let (left, process) = prepared(252);
+    let [place] = &places(&left)[..] else {
+        panic!("not one place")
+    };
+    let (alive, living) = prepared(252);
+    let others = place
+        .parent()
+        .expect("a parent")
+        .parent()
+        .expect("a root")
+        .join("ohs-test-other");
+    fs::create_dir_all(others.join("empty")).expect("a cgroup of somebody else's");
+    fs::create_dir_all(place.join("deep/er")).expect("cgroups");
+    drop(process);
+    assert!(place.exists());
+
+    let (next, process) = prepared(252);
+    assert!(!place.exists(), "{}", place.display());
+    assert_eq!(places(&alive).len(), 1);
+    assert!(others.join("empty").exists());
+    for bundle in [&next, &alive] {
+        bundle.clean_up().assert_silent();
+    }
+    assert_eq!(places(&alive).len(), 1, "its process lives");
+    drop((process, living));
+    for bundle in [&next, &alive] {
+        bundle.clean_up().assert_silent();
+        assert_eq!(places(bundle), [] as [PathBuf; 0]);
+    }
+    for cgroup in [others.join("empty"), others] {
+        fs::remove_dir(cgroup).expect("it was left alone");
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn removes_the_place_of_no_other_container() {
+    let (bundle, process) = prepared(252);
+    for id in [
+        bundle.id.to_uppercase(),
+        bundle.id[..bundle.id.len() - 1].to_owned(),
+        format!("{}x", bundle.id),
+        format!("../oci-systemd-hook/{}", bundle.id),
+        "..".to_owned(),
+        ".".to_owned(),
+        "/".to_owned(),
+        "x".repeat(300),
+    ] {
+        poststop(&id);
+        assert_eq!(places(&bundle).len(), 1, "{id}");
+    }
+    drop(process);
+    bundle.clean_up().assert_silent();
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn refuses_a_place_for_an_id_that_is_no_name() {
+    for id in ["..", "a/b", ".hidden", "a b", "\n"] {
+        let mut bundle = Bundle::with_systemd(252);
+        let process = Process::start_in_root(&bundle, IN_THE_ROOT);
+        let before = process.mounts();
+        let name = std::mem::replace(&mut bundle.id, id.to_owned());
+        bundle
+            .prepare(process.pid())
+            .assert_fails(65, &["id", "letters"]);
+        assert_eq!(process.mounts(), before);
+        bundle.id = name;
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn gives_a_process_that_is_not_alone_a_place_of_its_own_where_nothing_limits_it() {
+    let bundle = Bundle::with_systemd(252);
+    let process = Process::start(&bundle, "sleep 300 & echo $! >../other");
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers");
+    if fs::read_to_string(unified).is_ok_and(|controllers| !controllers.trim().is_empty()) {
+        process.assert_refused(&bundle, 65, &["no cgroup of its own", "cgroupsPath"]);
+    } else {
+        // It leaves the cgroup that the container's namespace begins at, so that its path would
+        // lead out of it: that is refused too.
+        process.assert_refused(&bundle, 65, &["outside of its cgroup namespace"]);
+    }
+    let other = fs::read_to_string(bundle.path.join("other")).expect("its number");
+    crate::process::shell(&format!("kill {other}"));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn gives_the_root_of_a_user_namespace_its_place() {
+    for version in [252, 262] {
+        let bundle = Bundle::with_systemd(version);
+        let unshare = "--user --map-root-user --mount --net --cgroup --propagation private";
+        let process = Process::start_with(&bundle, unshare, "");
+        let made = process.prepare(&bundle);
+        for at in ["/run", "/run/lock"] {
+            assert!(made.iter().any(|mount| mount.at == at), "{at} in {made:?}");
+        }
+        assert!(
+            made.iter().any(|mount| mount.kind.starts_with("cgroup")),
+            "{made:?}"
+        );
+        process.assert_untouched(&bundle);
+    }
+}
