@@ -1,6 +1,7 @@
 //! Doing what the plan says, step by step, with the descriptors that were opened on the way. The
 //! first step that fails ends it; the runtime then takes the container down with all our mounts.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::container::Container;
@@ -45,6 +46,7 @@ pub(crate) fn apply(
             },
             Step::NameManager => name_manager(rootfs),
             Step::MakeLegacyTree { label } => make_legacy_tree(rootfs, label.as_deref()),
+            Step::CoverUnified { label } => cover_unified(rootfs, label.as_deref()),
             Step::AttachTree(tree) => workpiece.attach(tree, rootfs),
             Step::SeedMachineId { id, keep } => seed(rootfs, *id, *keep),
         }
@@ -56,7 +58,27 @@ pub(crate) fn apply(
 /// The tmpfs on /sys/fs/cgroup of a container whose config mounts none.
 fn make_legacy_tree(rootfs: &Rootfs, label: Option<&str>) -> sys::Result<()> {
     let top = "/sys/fs/cgroup";
-    let target = rootfs.open_directory(top)?;
+    attach_empty(&rootfs.open_directory(top)?, top, Some("systemd"), label)
+}
+
+/// An empty tmpfs where systemd would mount cgroup2, unless something is mounted there.
+fn cover_unified(rootfs: &Rootfs, label: Option<&str>) -> sys::Result<()> {
+    let unified = "/sys/fs/cgroup/unified";
+    match rootfs.make_directory(unified) {
+        // Then it cannot make one either.
+        Err(error) if error.is_read_only() => Ok(()),
+        Ok(target) if sys::stat(&target)?.is_mount => Ok(()),
+        target => attach_empty(&target?, unified, None, label),
+    }
+}
+
+/// Attach a read-only tmpfs with nothing in it but perhaps a directory.
+fn attach_empty(
+    target: &OwnedFd,
+    path: &str,
+    directory: Option<&str>,
+    label: Option<&str>,
+) -> sys::Result<()> {
     let mut options = vec![("mode", "755"), ("size", "4k")];
     options.extend(label.map(|label| ("context", label)));
     let attributes = |read_only| Attributes {
@@ -65,8 +87,10 @@ fn make_legacy_tree(rootfs: &Rootfs, label: Option<&str>) -> sys::Result<()> {
         noatime: false,
     };
     let mount = mount::create("tmpfs", &options, attributes(false))?;
-    sys::make_directory_at(&mount, "systemd", 0o755)?;
-    mount::attach(&mount, target, Path::new(top))?;
+    if let Some(name) = directory {
+        sys::make_directory_at(&mount, name, 0o755)?;
+    }
+    mount::attach(&mount, target, Path::new(path))?;
     mount::set_attributes(&mount, attributes(true))
 }
 

@@ -147,6 +147,8 @@ pub(crate) struct Membership {
     pub(crate) limited: bool,
     /// The container has its own user namespace, and P's limits are not its root's to write.
     pub(crate) owned_by_others: bool,
+    /// The container's root has `CAP_SYS_ADMIN`.
+    pub(crate) may_mount: bool,
     /// The hierarchy's root is where the container's paths begin.
     pub(crate) from_root: bool,
     /// The container sees P, writable, where systemd looks for it: somebody did it already.
@@ -171,6 +173,8 @@ pub(crate) enum View {
     Root,
     /// A read-only mount, and the place writable at this path in it.
     Below(String),
+    /// The place at this path, in a mount that is writable as a whole.
+    Within(String),
 }
 
 /// The tree that a container gets.
@@ -185,7 +189,7 @@ impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.hierarchy, self.hierarchy.mount_point())?;
         match &self.view {
-            View::Root => write!(f, ", writable"),
+            View::Root | View::Within(_) => write!(f, ", writable"),
             View::Below(path) => write!(f, ", writable at {path} only"),
         }
     }
@@ -218,10 +222,13 @@ pub(crate) fn tree(
     if path.starts_with("/..") {
         return Err(Obstacle::OutsideOfNamespace(hierarchy));
     }
-    let view = if path == "/" {
-        View::Root
-    } else {
-        View::Below(path)
+    let view = match place {
+        _ if path == "/" => View::Root,
+        // Nothing read-only holds a root that can remount it, and all that the mount shows is the
+        // container's. A second mount in it would only keep runc in there from working, which
+        // opens cgroup2 files with RESOLVE_NO_XDEV.
+        Place::Leaf if process.may_mount && process.view == "/" => View::Within(path),
+        _ => View::Below(path),
     };
     Ok(Some(Tree {
         hierarchy,
@@ -305,6 +312,7 @@ mod tests {
             own: true,
             limited: false,
             owned_by_others: false,
+            may_mount: false,
             from_root: false,
             ready: false,
         }
@@ -354,6 +362,26 @@ mod tests {
             .expect("a tree")
             .expect("to do");
         assert_eq!((given.place, given.view), (Place::Own, View::Root));
+    }
+
+    #[test]
+    fn gives_one_mount_to_a_root_that_could_remount_it() {
+        let admin = |view| Membership {
+            may_mount: true,
+            ..member(view)
+        };
+        let given = tree(Hierarchy::Unified, &admin("/"), "c")
+            .expect("a tree")
+            .expect("to do");
+        assert_eq!(
+            (given.place, given.view),
+            (Place::Leaf, View::Within("/payload".to_owned()))
+        );
+        // In the host's namespace there is more to see than its own.
+        let given = tree(Hierarchy::Unified, &admin("/c"), "c")
+            .expect("a tree")
+            .expect("to do");
+        assert_eq!(given.view, View::Below("/c/payload".to_owned()));
     }
 
     #[test]

@@ -62,10 +62,12 @@ pub(crate) fn observe(
             .map_or(machine, |limit| limit.min(machine)),
         label: config.mount_label().filter(|_| selinux).map(str::to_owned),
         layout,
+        hierarchy,
         tree,
         is_outside: container.is_outside(),
         delegate_to: container.root().filter(|_| container.is_outside()),
         has_legacy_tree: has_legacy_tree(&container.rootfs)?,
+        may_mount: config.process.may_mount(),
         machine_id: MachineId::of_container(
             config.process.variable("container_uuid"),
             &state.id,
@@ -153,6 +155,7 @@ fn membership(
         own: is_own,
         limited,
         owned_by_others,
+        may_mount: config.process.may_mount(),
         from_root,
         ready,
     };
@@ -209,7 +212,8 @@ fn is_ready(
     // crun makes what the config mounts read-only after the hook. Our own mounts are noatime, as
     // no runtime's are, so that a second run of the hook knows them.
     let stays = mount.is_noatime() || !config.mounts_read_only(&["/sys/fs/cgroup"]);
-    Ok(stat.is_mount && kind && stat.inode == inode && !mount.is_read_only() && stays)
+    let is_shown = kind && stat.inode == inode && (stat.is_mount || mount.is_noatime());
+    Ok(is_shown && !mount.is_read_only() && stays)
 }
 
 /// What is at a place that a tmpfs may go on.

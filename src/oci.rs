@@ -77,9 +77,26 @@ pub(crate) struct Process {
     pub(crate) env: Vec<String>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) cwd: PathBuf,
+    #[serde(deserialize_with = "or_default")]
+    capabilities: Capabilities,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Capabilities {
+    #[serde(deserialize_with = "or_default")]
+    bounding: Vec<String>,
 }
 
 impl Process {
+    /// Whether the container's root may mount and remount: no engine's default, but a user's word.
+    pub(crate) fn may_mount(&self) -> bool {
+        self.capabilities
+            .bounding
+            .iter()
+            .any(|name| name == "CAP_SYS_ADMIN")
+    }
+
     /// A variable of the container's program; the last one wins, as in runtimes.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.env
@@ -260,7 +277,7 @@ mod tests {
         for text in [
             "{}",
             r#"{"root":null,"process":null,"mounts":null,"annotations":null,"linux":null}"#,
-            r#"{"process":{"args":null,"env":null,"cwd":null},"linux":{"resources":{"memory":{"limit":null}},"mountLabel":null}}"#,
+            r#"{"process":{"args":null,"env":null,"cwd":null,"capabilities":null},"linux":{"resources":{"memory":{"limit":null}},"mountLabel":null}}"#,
             r#"{"linux":{"resources":{"memory":null},"seccomp":{"defaultAction":"SCMP_ACT_NEW"},"namespaces":[{"type":"new"}]}}"#,
         ] {
             let config = config(text);
@@ -283,6 +300,21 @@ mod tests {
         );
         assert_eq!(config.process.variable("A"), Some("3"));
         assert_eq!(config.process.variable("C"), None);
+    }
+
+    #[test]
+    fn knows_who_may_mount() {
+        for (capabilities, may_mount) in [
+            (r#"{"bounding":["CAP_CHOWN","CAP_SYS_ADMIN"]}"#, true),
+            (r#"{"bounding":["CAP_CHOWN","CAP_OF_TOMORROW"]}"#, false),
+            (r#"{"bounding":null}"#, false),
+            ("{}", false),
+        ] {
+            let config = config(&format!(
+                r#"{{"process":{{"capabilities":{capabilities}}}}}"#
+            ));
+            assert_eq!(config.process.may_mount(), may_mount, "{capabilities}");
+        }
     }
 
     #[test]

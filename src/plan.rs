@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     /// The SELinux label of new file systems, where SELinux is enabled.
     pub(crate) label: Option<String>,
     pub(crate) layout: Layout,
+    /// The one that systemd is going to keep its units in.
+    pub(crate) hierarchy: Hierarchy,
     /// The cgroup tree to give; `None` when it is there.
     pub(crate) tree: Option<Tree>,
     /// The hook has the runtime's rights; else those of the container's root only, as the hook of
@@ -33,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) delegate_to: Option<(u32, u32)>,
     /// In the container, /sys/fs/cgroup is a tmpfs with a `systemd` in it, as runtimes make it.
     pub(crate) has_legacy_tree: bool,
+    /// The container's root has `CAP_SYS_ADMIN`.
+    pub(crate) may_mount: bool,
     pub(crate) machine_id: MachineId,
     pub(crate) keep_machine_id: bool,
 }
@@ -109,6 +113,11 @@ pub(crate) enum Step {
     MakeLegacyTree {
         label: Option<String>,
     },
+    /// Cover `/sys/fs/cgroup/unified`: a systemd that may mount would mount cgroup2 there, and on
+    /// a version 1 host that is the host's.
+    CoverUnified {
+        label: Option<String>,
+    },
     AttachTree(Tree),
     SeedMachineId {
         id: MachineId,
@@ -130,6 +139,7 @@ impl fmt::Display for Step {
             Self::MountTmpfs(tmpfs) => write!(f, "mount a tmpfs on {}", tmpfs.destination),
             Self::NameManager => write!(f, "write /run/host/container-manager"),
             Self::MakeLegacyTree { .. } => write!(f, "mount a tmpfs on /sys/fs/cgroup"),
+            Self::CoverUnified { .. } => write!(f, "mount a tmpfs on /sys/fs/cgroup/unified"),
             Self::AttachTree(tree) => write!(f, "mount {tree}"),
             Self::SeedMachineId { id, .. } => write!(f, "seed /etc/machine-id with {id}"),
         }
@@ -211,11 +221,14 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
 
     if let Some(tree) = &facts.tree {
         if tree.hierarchy == Hierarchy::Named && !facts.has_legacy_tree {
-            steps.push(Step::MakeLegacyTree {
-                label: facts.label.clone(),
-            });
+            let label = facts.label.clone();
+            steps.push(Step::MakeLegacyTree { label });
         }
         steps.push(Step::AttachTree(tree.clone()));
+    }
+    if facts.hierarchy == Hierarchy::Named && facts.has_legacy_tree && facts.may_mount {
+        let label = facts.label.clone();
+        steps.push(Step::CoverUnified { label });
     }
     steps.push(Step::SeedMachineId {
         id: facts.machine_id,
@@ -258,11 +271,11 @@ impl Tmpfs {
 }
 
 impl Tree {
-    /// Where in the mounted tree the writable place is attached.
-    pub(crate) fn writable_at(&self) -> Option<&str> {
+    /// Where in the mounted tree the place is, if it is not its root.
+    pub(crate) fn place_at(&self) -> Option<&str> {
         match &self.view {
             View::Root => None,
-            View::Below(path) => Some(path),
+            View::Below(path) | View::Within(path) => Some(path),
         }
     }
 }
@@ -282,6 +295,7 @@ mod tests {
             memory: 8 << 30,
             label: None,
             layout: Layout::Unified,
+            hierarchy: Hierarchy::Unified,
             tree: Some(Tree {
                 hierarchy: Hierarchy::Unified,
                 place: Place::Leaf,
@@ -290,6 +304,7 @@ mod tests {
             is_outside: true,
             delegate_to: None,
             has_legacy_tree: false,
+            may_mount: false,
             machine_id: MachineId::of_container(None, "box", None),
             keep_machine_id: false,
         }
@@ -482,6 +497,27 @@ mod tests {
                     .contains(&"mount name=systemd on /sys/fs/cgroup/systemd, writable".to_owned())
             );
             assert!(!sentences[0].contains("leaf"));
+        }
+    }
+
+    #[test]
+    fn keeps_a_systemd_that_may_mount_away_from_the_hosts_cgroup2() {
+        for (may_mount, has_legacy_tree, hierarchy, covered) in [
+            (true, true, Hierarchy::Named, true),
+            (false, true, Hierarchy::Named, false),
+            (true, false, Hierarchy::Named, false),
+            (true, true, Hierarchy::Unified, false),
+        ] {
+            // Also where the tree itself is somebody else's work.
+            let facts = Facts {
+                hierarchy,
+                tree: None,
+                has_legacy_tree,
+                may_mount,
+                ..facts()
+            };
+            let cover = "mount a tmpfs on /sys/fs/cgroup/unified".to_owned();
+            assert_eq!(sentences(&facts).contains(&cover), covered);
         }
     }
 

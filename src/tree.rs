@@ -105,6 +105,13 @@ fn attributes(read_only: bool) -> Attributes {
     }
 }
 
+impl Tree {
+    /// Of the mount on the hierarchy's mount point.
+    fn attributes(&self) -> Attributes {
+        attributes(matches!(self.view, View::Below(_)))
+    }
+}
+
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 /// What has been made of a tree so far.
@@ -178,23 +185,19 @@ impl Workpiece {
             }
             // Nothing above the place is shown. What the container reads as the path to it is
             // made as cgroups in it, to have something to mount on.
-            (Hierarchy::Named, View::Below(path)) => {
+            (Hierarchy::Named, View::Below(path) | View::Within(path)) => {
                 make_path(self.place()?, path)?;
                 match self.root.take() {
                     Some(root) => Outer::PlaceOf(root),
                     None => Outer::Clone(mount::duplicate(self.place()?)?),
                 }
             }
-            (Hierarchy::Unified, view) => match (self.root.take(), self.host.mounted()) {
+            (Hierarchy::Unified, _) => match (self.root.take(), self.host.mounted()) {
                 (Some(root), _) => Outer::Whole(root),
                 (None, Some(host)) if !has_cgroup_namespace => {
                     Outer::Clone(mount::duplicate(host)?)
                 }
-                _ => Outer::Fresh(mount::create(
-                    "cgroup2",
-                    &[],
-                    attributes(*view != View::Root),
-                )?),
+                _ => Outer::Fresh(mount::create("cgroup2", &[], tree.attributes())?),
             },
         });
         Ok(())
@@ -219,34 +222,28 @@ impl Workpiece {
             Outer::Clone(outer) | Outer::Whole(outer) => (outer, false),
             Outer::PlaceOf(root) => {
                 attach(&root)?;
-                let place = sys::open_below(
-                    &root,
-                    tree.writable_at().unwrap_or("/"),
-                    DIRECTORY,
-                    Resolve::Beneath,
-                )?;
+                let path = tree.place_at().unwrap_or("/");
+                let place = sys::open_below(&root, path, DIRECTORY, Resolve::Beneath)?;
                 let place = mount::duplicate(place)?;
                 mount::detach(&root)?;
                 (place, false)
             }
         };
-        // Where the place shows in the outer mount, and where it has to be writable.
-        let (shown_at, path) = match (&tree.view, tree.hierarchy) {
-            (View::Root, _) => (".", None),
-            (View::Below(path), Hierarchy::Named) => (".", Some(path)),
-            (View::Below(path), Hierarchy::Unified) => (path.as_str(), Some(path)),
+        let shown_at = match (tree.hierarchy, tree.place_at()) {
+            (Hierarchy::Unified, Some(path)) => path,
+            _ => ".",
         };
-        self.check(
-            sys::open_below(&outer, shown_at, DIRECTORY, Resolve::Beneath)?,
-            mount_point,
-        )?;
+        let shown = sys::open_below(&outer, shown_at, DIRECTORY, Resolve::Beneath)?;
+        self.check(&shown, mount_point)?;
         attach(&outer)?;
         if !is_fresh {
             // Attaching anything below it would otherwise be seen on the host.
             mount::make_private(&outer)?;
-            mount::set_attributes(&outer, attributes(tree.view != View::Root))?;
+            mount::set_attributes(&outer, tree.attributes())?;
         }
-        let Some(path) = path else { return Ok(()) };
+        let View::Below(path) = &tree.view else {
+            return Ok(());
+        };
         let place = sys::open_below(&outer, shown_at, DIRECTORY, Resolve::Beneath)?;
         let writable = mount::duplicate(place)?;
         let target = sys::open_below(&outer, path, DIRECTORY, Resolve::Beneath)?;
