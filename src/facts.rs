@@ -8,13 +8,14 @@ use crate::cgroup::{self, Hierarchy, Layout, Membership, Support};
 use crate::container::Container;
 use crate::decision::Policy;
 use crate::error::Error;
+use crate::hierarchy::Host;
 use crate::machine_id::MachineId;
 use crate::oci::{Config, State};
 use crate::payload::Payload;
 use crate::plan::{Facts, Spot};
 use crate::rootfs::Rootfs;
 use crate::sys::{self, FileType, OFlags, Resolve};
-use crate::tree::{Host, Workpiece};
+use crate::tree::Workpiece;
 
 /// The directories in which systemd looks for a unit, the first that has it wins (systemd.unit(5)).
 const UNIT_DIRECTORIES: [&str; 8] = [

@@ -11,7 +11,7 @@
 //! 7. [`apply`]: the steps, done ([`keep`] saves what is covered, [`tree`] and [`place`] make the
 //!    cgroup tree, [`seed`] writes the machine ID).
 //!
-//! At poststop only [`tree`] has something to do: what [`place`] made is removed.
+//! At poststop only [`hierarchy`] has something to do: what [`place`] made is removed.
 //!
 //! A container that is not systemd's leaves this way at the first step that can tell. Below it all
 //! are [`sys`] and [`process`], the kernel's calls, [`proc`], its texts, and [`rootfs`], paths inside
@@ -25,6 +25,7 @@ mod decision;
 mod elf;
 mod error;
 mod facts;
+mod hierarchy;
 mod keep;
 mod log;
 mod machine_id;
@@ -159,7 +160,7 @@ fn clean_up(id: &str) -> Result<(), Error> {
     let layout = facts::layout().map_err(failed)?;
     for hierarchy in [Hierarchy::Named, Hierarchy::Unified] {
         let mount_point = hierarchy.host_mount_point(layout);
-        match tree::clean_up(hierarchy, mount_point, id) {
+        match hierarchy::clean_up(hierarchy, mount_point, id) {
             // Nor could it have made one.
             Err(error) if error.is_forbidden() => {}
             removal => info!("{hierarchy}: {:?}", removal.map_err(failed)?),

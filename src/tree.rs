@@ -5,110 +5,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{Hierarchy, Place, Tree, View};
-use crate::place::{self, Removal};
-use crate::proc;
-use crate::process::{self, Namespace};
+use crate::hierarchy::{self, Host, attributes};
+use crate::place;
 use crate::rootfs::Rootfs;
-use crate::sys::mount::{self, Attributes, Context};
+use crate::sys::mount;
 use crate::sys::{self, OFlags, Resolve};
 
-/// A hierarchy of the host's, as the hook got hold of it.
-pub(crate) struct Host {
-    hierarchy: Hierarchy,
-    root: Root,
-    /// The runtime's cgroup namespace.
-    namespace: OwnedFd,
-}
-
-/// The root of a hierarchy.
-enum Root {
-    /// In the host's own mount.
-    Mounted(OwnedFd),
-    /// The host has no mount of it: one that is made when it is needed, of which only the
-    /// descriptor exists.
-    Unmounted(Context),
-}
-
-impl Host {
-    /// Get hold of a hierarchy, before the hook leaves the runtime's cgroup namespace.
-    pub(crate) fn open(hierarchy: Hierarchy, mount_point: Option<&str>) -> sys::Result<Self> {
-        let root = match mount_point {
-            Some(path) => Root::Mounted(sys::open_host(path, OFlags::RDONLY | OFlags::DIRECTORY)?),
-            None => Root::Unmounted(Context::open(kind(hierarchy))?),
-        };
-        let namespace = sys::open_host("/proc/self/ns/cgroup", OFlags::RDONLY)?;
-        Ok(Self {
-            hierarchy,
-            root,
-            namespace,
-        })
-    }
-
-    /// The hierarchy's root directory, if the host has it mounted.
-    pub(crate) fn mounted(&self) -> Option<&OwnedFd> {
-        match &self.root {
-            Root::Mounted(root) => Some(root),
-            Root::Unmounted(_) => None,
-        }
-    }
-
-    /// A mount of the hierarchy's root that belongs to nobody else.
-    ///
-    /// cgroup2 is never made from the initial cgroup namespace: that would strip the host's own
-    /// mount options. A version 1 hierarchy that does not exist yet comes to be by this, and one
-    /// that is about to go (its last cgroups die after their removal) says EBUSY for a while.
-    fn mount_root(&self, context: &Context) -> sys::Result<OwnedFd> {
-        if self.hierarchy == Hierarchy::Unified {
-            let here = sys::open_host("/proc/self/ns/cgroup", OFlags::RDONLY)?;
-            if sys::stat(&here)?.identity == sys::stat(&self.namespace)?.identity {
-                process::leave_cgroup_namespace()?;
-            }
-            return context.mount(&[], attributes(false));
-        }
-        let mut mounted = context.mount(&NAMED, attributes(false));
-        for _ in 0..RETRIES {
-            match &mounted {
-                Err(error) if error.is_busy() => std::thread::sleep(PAUSE),
-                _ => break,
-            }
-            // A context that failed cannot be used again, and a new one has to be of this namespace.
-            let here = sys::open_host("/proc/self/ns/cgroup", OFlags::RDONLY)?;
-            process::enter(&self.namespace, Namespace::Cgroup)?;
-            let context = Context::open(kind(self.hierarchy));
-            process::enter(here, Namespace::Cgroup)?;
-            mounted = context?.mount(&NAMED, attributes(false));
-        }
-        mounted
-    }
-}
-
-/// How long a hierarchy may take to go: 20 ms apart, at most ten times.
-const RETRIES: usize = 10;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-
-/// The options by which the version 1 hierarchy is known; xattr is what systemd gives it on a host.
-const NAMED: [(&str, &str); 3] = [("none", ""), ("name", "systemd"), ("xattr", "")];
-
-fn kind(hierarchy: Hierarchy) -> &'static str {
-    match hierarchy {
-        Hierarchy::Named => "cgroup",
-        Hierarchy::Unified => "cgroup2",
-    }
-}
-
-/// Of our cgroup mounts; noatime marks them as ours (see `facts`).
-fn attributes(read_only: bool) -> Attributes {
-    Attributes {
-        read_only,
-        noexec: true,
-        noatime: true,
-    }
-}
-
 impl Tree {
-    /// Of the mount on the hierarchy's mount point.
-    fn attributes(&self) -> Attributes {
-        attributes(matches!(self.view, View::Below(_)))
+    /// Whether the mount on the hierarchy's mount point is read-only.
+    fn is_read_only(&self) -> bool {
+        matches!(self.view, View::Below(_))
     }
 }
 
@@ -163,9 +69,7 @@ impl Workpiece {
             Place::Own => return Ok(()),
             Place::Leaf => place::make_leaf(self.own()?, pid, enable_controllers)?,
             Place::Made => {
-                if let Root::Unmounted(context) = &self.host.root {
-                    self.root = Some(self.host.mount_root(context)?);
-                }
+                self.root = self.host.mount_root()?;
                 place::make(self.root()?, tree.hierarchy, id, pid)?
             }
         });
@@ -181,7 +85,7 @@ impl Workpiece {
     pub(crate) fn open(&mut self, tree: &Tree, has_cgroup_namespace: bool) -> sys::Result<()> {
         self.outer = Some(match (tree.hierarchy, &tree.view) {
             (Hierarchy::Named, View::Root) => {
-                Outer::Fresh(mount::create("cgroup", &NAMED, attributes(false))?)
+                Outer::Fresh(hierarchy::mount(tree.hierarchy, false)?)
             }
             // Nothing above the place is shown. What the container reads as the path to it is
             // made as cgroups in it, to have something to mount on.
@@ -197,7 +101,7 @@ impl Workpiece {
                 (None, Some(host)) if !has_cgroup_namespace => {
                     Outer::Clone(mount::duplicate(host)?)
                 }
-                _ => Outer::Fresh(mount::create("cgroup2", &[], tree.attributes())?),
+                _ => Outer::Fresh(hierarchy::mount(tree.hierarchy, tree.is_read_only())?),
             },
         });
         Ok(())
@@ -239,7 +143,7 @@ impl Workpiece {
         if !is_fresh {
             // Attaching anything below it would otherwise be seen on the host.
             mount::make_private(&outer)?;
-            mount::set_attributes(&outer, tree.attributes())?;
+            mount::set_attributes(&outer, attributes(tree.is_read_only()))?;
         }
         let View::Below(path) = &tree.view else {
             return Ok(());
@@ -287,59 +191,4 @@ fn make_path(place: &OwnedFd, path: &str) -> sys::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Remove what was made for a container in a hierarchy, and the hierarchy if that was made too.
-/// Its last processes may be on their way out still.
-pub(crate) fn clean_up(
-    hierarchy: Hierarchy,
-    mount_point: Option<&str>,
-    id: &str,
-) -> sys::Result<Removal> {
-    // Looking into a hierarchy that does not exist would make it.
-    if mount_point.is_none() && !exists(hierarchy)? {
-        return Ok(Removal::Absent);
-    }
-    let host = Host::open(hierarchy, mount_point)?;
-    let removal = {
-        let made;
-        let root = match &host.root {
-            Root::Mounted(root) => root,
-            Root::Unmounted(context) => {
-                made = host.mount_root(context)?;
-                &made
-            }
-        };
-        let mut removal = place::remove(root, hierarchy, id)?;
-        for _ in 0..RETRIES {
-            if removal != Removal::Populated {
-                break;
-            }
-            std::thread::sleep(PAUSE);
-            removal = place::remove(root, hierarchy, id)?;
-        }
-        removal
-    };
-    if removal == Removal::Last && hierarchy == Hierarchy::Named && host.mounted().is_none() {
-        end_hierarchy(&host)?;
-    }
-    Ok(removal)
-}
-
-/// Cgroups die some time after their removal, and a version 1 hierarchy goes with the last mount
-/// of it after that.
-fn end_hierarchy(host: &Host) -> sys::Result<()> {
-    for _ in 0..RETRIES {
-        if !exists(host.hierarchy)? {
-            break;
-        }
-        std::thread::sleep(PAUSE);
-        drop(host.mount_root(&Context::open(kind(host.hierarchy))?)?);
-    }
-    Ok(())
-}
-
-/// Whether the kernel has the hierarchy, mounted or not; cgroup2 it always has.
-fn exists(hierarchy: Hierarchy) -> sys::Result<bool> {
-    Ok(proc::cgroup(&proc::open("self")?, hierarchy.controller())?.is_some())
 }

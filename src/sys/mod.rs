@@ -2,10 +2,10 @@
 //! descriptors. They know nothing of containers; a failed call comes back with its name, its
 //! object and its errno.
 
+mod error;
 pub(crate) mod mount;
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,144 +15,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 pub(crate) use rustix::fs::{FileType, OFlags};
 
-use crate::process::{errno_name, errno_text};
-
-/// A system call that failed: `openat2 /run/lock: ENOTDIR: Not a directory`.
-#[derive(Debug)]
-pub(crate) struct Error {
-    call: &'static str,
-    object: String,
-    errno: i32,
-    /// What the file system itself said of a refused mount, read from its context.
-    said: Option<String>,
-}
-
-impl Error {
-    pub(crate) fn new(call: &'static str, object: impl Into<String>, errno: i32) -> Self {
-        Self {
-            call,
-            object: object.into(),
-            errno,
-            said: None,
-        }
-    }
-
-    /// For the calls that std makes; one without an errno (a bad text, say) counts as EIO.
-    pub(crate) fn of_io(call: &'static str, object: impl Into<String>, error: &io::Error) -> Self {
-        let errno = error
-            .raw_os_error()
-            .unwrap_or(rustix::io::Errno::IO.raw_os_error());
-        Self::new(call, object, errno)
-    }
-
-    /// More than the hook is willing to look at.
-    pub(crate) fn too_many(call: &'static str, object: &str) -> Self {
-        Self::new(call, object, rustix::io::Errno::TOOBIG.raw_os_error())
-    }
-
-    /// A path that leads through more links than the kernel would follow.
-    pub(crate) fn too_many_links(path: &Path) -> Self {
-        let errno = rustix::io::Errno::LOOP.raw_os_error();
-        Self::new("readlinkat", path.display().to_string(), errno)
-    }
-
-    /// Something that has to be there for the call is not.
-    pub(crate) fn missing(call: &'static str, object: &str) -> Self {
-        Self::new(call, object, rustix::io::Errno::NOENT.raw_os_error())
-    }
-
-    /// The errno's name, `ENOENT`.
-    pub(crate) fn name(&self) -> String {
-        errno_name(self.errno)
-    }
-
-    fn is(&self, errno: rustix::io::Errno) -> bool {
-        self.errno == errno.raw_os_error()
-    }
-
-    /// Nothing is there: the last component, or a directory on the way, is missing or no directory.
-    pub(crate) fn is_missing(&self) -> bool {
-        self.is(rustix::io::Errno::NOENT) || self.is(rustix::io::Errno::NOTDIR)
-    }
-
-    /// The process behind a descriptor of /proc is gone.
-    pub(crate) fn is_no_process(&self) -> bool {
-        self.is(rustix::io::Errno::SRCH)
-    }
-
-    pub(crate) fn is_loop(&self) -> bool {
-        self.is(rustix::io::Errno::LOOP)
-    }
-
-    /// A cgroup that is being removed answers so.
-    pub(crate) fn is_no_device(&self) -> bool {
-        self.is(rustix::io::Errno::NODEV)
-    }
-
-    pub(crate) fn is_busy(&self) -> bool {
-        self.is(rustix::io::Errno::BUSY)
-    }
-
-    /// A directory that cannot be removed because of what is in it.
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.is_busy() || self.is(rustix::io::Errno::NOTEMPTY)
-    }
-
-    pub(crate) fn is_forbidden(&self) -> bool {
-        self.is(rustix::io::Errno::PERM) || self.is(rustix::io::Errno::ACCESS)
-    }
-
-    pub(crate) fn is_existing(&self) -> bool {
-        self.is(rustix::io::Errno::EXIST)
-    }
-
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.is(rustix::io::Errno::ROFS)
-    }
-
-    pub(crate) fn is_unsupported(&self) -> bool {
-        self.is(rustix::io::Errno::OPNOTSUPP)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.call)?;
-        if !self.object.is_empty() {
-            write!(f, " {}", self.object)?;
-        }
-        write!(
-            f,
-            ": {}: {}",
-            errno_name(self.errno),
-            errno_text(self.errno)
-        )?;
-        self.said
-            .as_ref()
-            .map_or(Ok(()), |said| write!(f, ": {said}"))
-    }
-}
-
-impl std::error::Error for Error {}
-
-pub(crate) type Result<T> = std::result::Result<T, Error>;
-
-/// Names the call and its object when it fails.
-trait Named<T> {
-    fn named(self, call: &'static str, object: impl AsRef<Path>) -> Result<T>;
-}
-
-impl<T> Named<T> for rustix::io::Result<T> {
-    fn named(self, call: &'static str, object: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|errno| {
-            Error::new(
-                call,
-                object.as_ref().display().to_string(),
-                errno.raw_os_error(),
-            )
-        })
-    }
-}
+use error::Named;
+pub(crate) use error::{Error, Result};
 
 /// What statx(2) says of a descriptor.
 pub(crate) struct Stat {

@@ -8,7 +8,8 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
-use super::{Error, Named, Result};
+use super::error::Named;
+use super::{Error, Result};
 
 /// The attributes of a mount; all of ours are nosuid and nodev.
 #[derive(Clone, Copy)]
@@ -59,10 +60,7 @@ impl Context {
     }
 
     fn refused(&self, call: &'static str, object: &str, errno: rustix::io::Errno) -> Error {
-        Error {
-            said: last_message(self.fd.as_fd()),
-            ..Error::new(call, object, errno.raw_os_error())
-        }
+        Error::new(call, object, errno.raw_os_error()).saying(last_message(self.fd.as_fd()))
     }
 }
 
