@@ -1,0 +1,73 @@
+# GNU make. What each target does is in the comment behind its name; `make` alone shows them.
+
+PREFIX ?= /usr
+DESTDIR ?=
+CARGO ?= cargo
+INSTALL ?= install
+
+# An explicit --target, even if it is this machine's own: only then are procedural macros, which have to be loaded at
+# run time, built without crt-static.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+STATIC := RUSTFLAGS="$(strip $(RUSTFLAGS) -C target-feature=+crt-static)"
+BINARY := $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/oci-systemd-hook
+
+HOOK := $(PREFIX)/libexec/oci/hooks.d/oci-systemd-hook
+HOOKS_D := $(PREFIX)/share/containers/oci/hooks.d
+CDI := /etc/cdi
+MAN := $(PREFIX)/share/man/man8
+
+.DEFAULT_GOAL := help
+.PHONY: help build install uninstall demo test lint clean need-cargo
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
+		printf '  make %-10s %s\n' "$$target" "$$text"; done
+
+need-cargo:
+	@command -v $(CARGO) >/dev/null && command -v rustc >/dev/null || { \
+		echo 'make: cargo is missing: get Rust 1.88 or newer from https://rustup.rs, or, if it is there but not' \
+		'for root, say sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
+
+build: need-cargo ## the release binary, static: there is no run-time loader for an image to interfere with
+	$(STATIC) $(CARGO) build --release --locked --target $(HOST)
+	@headers=$$(readelf --program-headers --wide $(BINARY)) && case $$headers in *INTERP*) \
+		echo 'make: $(BINARY) is not static' >&2; exit 1;; esac
+	@echo 'built $(BINARY)'
+
+# The binary is not built here, so that `sudo make install` leaves no files of root's in the checkout.
+# podman looks for registrations below /usr alone: with another PREFIX it has to be told (hooks_dir in containers.conf).
+install: ## install what was built (DESTDIR=, PREFIX=/usr)
+	@test -x $(BINARY) || { echo 'make: there is no $(BINARY): run make build' >&2; exit 1; }
+	$(INSTALL) -D -m 755 $(BINARY) $(DESTDIR)$(HOOK)
+	$(INSTALL) -d $(DESTDIR)$(HOOKS_D) $(DESTDIR)$(CDI)
+	for file in hooks.d/*.json; do \
+		sed 's|/usr/libexec/oci/hooks.d/oci-systemd-hook|$(HOOK)|' $$file >$(DESTDIR)$(HOOKS_D)/$${file##*/} && \
+		chmod 644 $(DESTDIR)$(HOOKS_D)/$${file##*/} || exit 1; done
+	sed 's|/usr/libexec/oci/hooks.d/oci-systemd-hook|$(HOOK)|' cdi/oci-systemd-hook.json >$(DESTDIR)$(CDI)/oci-systemd-hook.json
+	chmod 644 $(DESTDIR)$(CDI)/oci-systemd-hook.json
+	$(INSTALL) -D -m 644 man/oci-systemd-hook.8 $(DESTDIR)$(MAN)/oci-systemd-hook.8
+
+# The registrations go first: Docker refuses containers of a device whose hook is not there.
+uninstall: ## remove what install put there (the same DESTDIR and PREFIX)
+	rm -f $(patsubst hooks.d/%,$(DESTDIR)$(HOOKS_D)/%,$(wildcard hooks.d/*.json))
+	rm -f $(DESTDIR)$(CDI)/oci-systemd-hook.json $(DESTDIR)$(HOOK) $(DESTDIR)$(MAN)/oci-systemd-hook.8
+
+demo: ## show it: systemd and sshd in an unprivileged container, without the hook and with it (root)
+	@MAKE='$(MAKE)' BINARY='$(BINARY)' examples/demo.sh
+
+# One at a time would take twice as long; more than two boots at once make each other's time limits meaningless.
+test: need-cargo ## install what is needed, then run all tests, on real runtimes (root)
+	@test "$$(id -u)" = 0 || { echo 'make: test needs root; cargo test runs what does not' >&2; exit 1; }
+	tests/lab/needs
+	tests/lab/images
+	tests/lab/runtimes
+	$(STATIC) $(CARGO) test --release --locked --target $(HOST) -- --include-ignored --test-threads=2
+
+# The pages are for people who change it, and so have the private items; only that makes links to them work.
+lint: need-cargo ## formatting, clippy and rustdoc, with warnings as errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --no-deps --document-private-items
+
+clean: ## remove what cargo built; what the tests and the demo built is in /var/tmp/oci-systemd-hook-lab
+	$(CARGO) clean
