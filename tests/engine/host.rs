@@ -140,8 +140,10 @@ impl Drop for Host {
             daemon.stop();
         } else {
             self.output(&["rm", "--all", "--force", "--time=0", "--volumes"]);
-            // podman leaves its parent cgroup, empty, in each hierarchy.
-            for parent in self.view.cgroups_of("libpod_parent") {
+            // podman leaves its parent cgroup, empty, in each hierarchy. Only itself is removed: below it may be the
+            // empty cgroups of a container that lives, on which its systemd's tree is mounted.
+            let parents = self.view.cgroups_of("libpod_parent").into_iter();
+            for parent in parents.filter(|path| path.ends_with("libpod_parent")) {
                 let _ = fs::remove_dir(parent);
             }
         }

@@ -168,14 +168,26 @@ impl Drop for Process {
         for cgroup in &self.cgroups {
             // cgroups of a process that has just died can be busy for a moment.
             for _ in 0..100 {
-                let _ = fs::remove_dir(cgroup.join("payload"));
-                if fs::remove_dir(cgroup).is_ok() || !cgroup.exists() {
+                if remove_tree(cgroup).is_ok() {
                     break;
                 }
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
         }
     }
+}
+
+/// Remove a cgroup and all below it.
+fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
+    if !cgroup.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(cgroup)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
 }
 
 /// Where this host has its hierarchies of systemd's.
