@@ -2,7 +2,7 @@
 //! first step that fails ends it; the runtime then takes the container down with all our mounts.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::container::Container;
 use crate::error::Error;
@@ -16,7 +16,6 @@ use crate::tree::Workpiece;
 
 /// What systemd reads as the name of its container manager (Container Interface).
 const MANAGER: &[u8] = b"oci\n";
-const RUN_HOST: &str = "/run/host";
 
 /// Apply the steps to the container, in order.
 ///
@@ -48,7 +47,7 @@ pub(crate) fn apply(
             Step::MakeLegacyTree { label } => make_legacy_tree(rootfs, label.as_deref()),
             Step::CoverUnified { label } => cover_unified(rootfs, label.as_deref()),
             Step::AttachTree(tree) => workpiece.attach(tree, rootfs),
-            Step::SeedMachineId { id, keep } => seed(rootfs, *id, *keep),
+            Step::SeedMachineId { id, keep, means } => seed(rootfs, *id, *keep, *means),
         }
         .map_err(|error| Error::failed(step, &error))?;
     }
@@ -130,8 +129,9 @@ fn too_much(rootfs: &Rootfs, tmpfs: &Tmpfs) -> Result<sys::Result<()>, Error> {
 }
 
 fn mask_tmp(rootfs: &Rootfs) -> sys::Result<()> {
-    rootfs.make_directory("/run/systemd")?;
-    let units = rootfs.make_directory("/run/systemd/system")?;
+    let Some(units) = make_in_run(rootfs, "systemd/system")? else {
+        return Ok(());
+    };
     match sys::make_link_at(Path::new("/dev/null"), units, "tmp.mount") {
         Err(error) if !error.is_existing() => Err(error),
         _ => Ok(()),
@@ -139,11 +139,37 @@ fn mask_tmp(rootfs: &Rootfs) -> sys::Result<()> {
 }
 
 fn name_manager(rootfs: &Rootfs) -> sys::Result<()> {
-    let directory = rootfs.make_directory(RUN_HOST)?;
+    let Some(directory) = make_in_run(rootfs, "host")? else {
+        return Ok(());
+    };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     match sys::open_at(directory, "container-manager", flags, 0o444) {
         // Another run of the hook, or a name that the image chose.
         Err(error) if error.is_existing() => Ok(()),
         file => sys::write(file?, MANAGER, "/run/host/container-manager"),
     }
+}
+
+/// Make a directory below /run, on the tmpfs that is there, and open it. `None` where a link of the
+/// image's or a mount of the user's is in the way: nothing of ours is written into what they lead to.
+fn make_in_run(rootfs: &Rootfs, path: &str) -> sys::Result<Option<OwnedFd>> {
+    let run = rootfs.make_directory("/run")?;
+    let mut made = PathBuf::new();
+    let mut opened = None;
+    for name in Path::new(path) {
+        made.push(name);
+        match sys::make_directory_at(opened.as_ref().unwrap_or(&run), name, 0o755) {
+            Err(error) if !error.is_existing() => return Err(error),
+            _ => {}
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        match sys::open_below(&run, &made, flags, Resolve::SameMount) {
+            Err(error) if error.is_loop() || error.is_elsewhere() || error.is_missing() => {
+                log::warn!("/run/{path} is left out: {error}");
+                return Ok(None);
+            }
+            directory => opened = Some(directory?),
+        }
+    }
+    Ok(opened)
 }

@@ -126,6 +126,11 @@ impl Container {
         process::enter(&self.mount_namespace, Namespace::Mount)
     }
 
+    /// Whether what is mounted in a mount shows elsewhere too, see [`proc::is_shared`].
+    pub(crate) fn is_shared(&self, mount: u64) -> sys::Result<bool> {
+        proc::is_shared(&self.proc, mount)
+    }
+
     /// The process's cgroup, see [`proc::cgroup`].
     pub(crate) fn cgroup(&self, controller: &str) -> sys::Result<Option<String>> {
         proc::cgroup(&self.proc, controller)

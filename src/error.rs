@@ -53,7 +53,7 @@ pub(crate) enum Error {
     /// A place of the image or of the config is not one that a tmpfs could go on.
     #[error("cannot mount a tmpfs on {0}: {1}")]
     Place(&'static str, PlaceObstacle),
-    /// No cgroup tree for this pair of host and systemd.
+    /// No cgroup tree for this container.
     #[error("cannot give systemd a cgroup tree: {0}")]
     Cgroup(cgroup::Obstacle),
     /// A step failed in the kernel.
@@ -146,11 +146,11 @@ impl Error {
             Self::Refused(Refusal::Pid(_)) => "register the hook at createRuntime",
             Self::Refused(Refusal::Gone(_)) => "look into the runtime's log",
             Self::Refused(Refusal::OwnMountNamespace(_) | Refusal::HostMountNamespace(_)) => {
-                "give the container a mount namespace, and register the hook at createRuntime"
+                "register the hook at createRuntime, for a container with a mount namespace; or keep the hook away: oci-systemd-hook.mode=never"
             }
             Self::Refused(Refusal::NoRoot) => "map the ID 0 in it: systemd has to be root",
             Self::Refused(Refusal::NoRootfs(_)) => {
-                "register the hook at createRuntime; youki has to be 0.6 or newer"
+                "register the hook at createRuntime; youki has to be 0.6 or newer; or keep the hook away: oci-systemd-hook.mode=never"
             }
             Self::Refused(Refusal::NotARootfs(_)) => {
                 "root.path in config.json has to be the container's root file system"
@@ -159,6 +159,9 @@ impl Error {
                 "make it a directory in the image"
             }
             Self::Place(_, PlaceObstacle::ReadOnly) => "mount it without ro, or not at all",
+            Self::Place(_, PlaceObstacle::Shared) => {
+                "mount something on it, or the volume without shared"
+            }
             Self::Place(_, PlaceObstacle::TooMuch) => {
                 "clean it in the image, or mount something on it"
             }
@@ -174,11 +177,14 @@ impl Error {
             Self::Failed { errno, .. } => match errno.as_str() {
                 "ENOSYS" => "it takes Linux 5.8 or newer",
                 "EPERM" | "EACCES" => {
-                    "run the engine as root, or, rootless, on cgroup v2 with a cgroup delegated to its user"
+                    "an LSM or a file's attributes may forbid it; else run the engine as root, or, rootless, on cgroup v2 with a cgroup delegated to its user"
                 }
                 "EMFILE" | "ENFILE" => "raise the limit of open files",
                 "ENOSPC" => "a limit of mounts, cgroups or space is reached",
-                "EROFS" => "make it writable, or make the file in the image",
+                "EROFS" => "make it writable, or put what is missing into the image",
+                "ENOENT" | "ENOTDIR" => "the image or the config has to bring it",
+                "EISDIR" => "it has to be a file",
+                "ESTALE" => "the runtime's cgroup namespace and cgroup do not belong together",
                 "EBUSY" => "something else uses it",
                 _ => return None,
             },
@@ -186,14 +192,14 @@ impl Error {
     }
 
     /// The one line that is printed: `oci-systemd-hook: ID: cannot … (what to do)`. What comes
-    /// from an image or a config cannot add lines or colours to it.
+    /// from an image or a config cannot add lines or colours to it, nor push the advice out of it.
     pub(crate) fn line(&self, id: Option<&str>) -> String {
         let id = id.map(|id| format!("{}: ", short(id))).unwrap_or_default();
-        let hint = self
-            .hint()
-            .map(|hint| format!(" ({hint})"))
-            .unwrap_or_default();
-        printable(&format!("oci-systemd-hook: {id}{self}{hint}"))
+        let line = printable(&format!("oci-systemd-hook: {id}{self}"));
+        match self.hint() {
+            Some(hint) => format!("{line} ({hint})"),
+            None => line,
+        }
     }
 }
 
@@ -202,26 +208,30 @@ pub(crate) fn short(id: &str) -> String {
     id.chars().take(12).collect()
 }
 
-/// The text in one line of at most 1024 characters, control characters escaped.
+/// The text in one line of about 1 KiB at most, control characters escaped.
 pub(crate) fn printable(text: &str) -> String {
     let mut line = String::new();
-    for character in text.chars().take(1024) {
+    for character in text.chars() {
+        if line.len() >= 1024 {
+            line.push('…');
+            break;
+        }
         if is_plain(character) {
             line.push(character);
         } else {
             line.extend(character.escape_default());
         }
     }
-    if text.chars().nth(1024).is_some() {
-        line.push('…');
-    }
     line
 }
 
-/// Neither a control character nor one that turns the direction of what follows.
+/// Neither a control character nor one that hides or turns the direction of what follows.
 fn is_plain(character: char) -> bool {
-    !character.is_control()
-        && !matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let is_format = matches!(
+        character,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+    );
+    !character.is_control() && !is_format
 }
 
 #[cfg(test)]
@@ -235,7 +245,7 @@ mod tests {
         assert_eq!(
             error.line(Some("3f2a9c1d0b7e4455")),
             "oci-systemd-hook: 3f2a9c1d0b7e: cannot mount a tmpfs on /run/lock: \
-             openat2 /run/lock: ENOTDIR: Not a directory"
+             openat2 /run/lock: ENOTDIR: Not a directory (the image or the config has to bring it)"
         );
         let error = Error::Place("/run", PlaceObstacle::Link);
         assert_eq!(

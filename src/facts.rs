@@ -3,6 +3,7 @@
 //! namespace, since what the container reads of its cgroups can be read in there only.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use crate::cgroup::{self, Hierarchy, Layout, Membership, Support};
 use crate::container::Container;
@@ -32,7 +33,7 @@ const UNIT_DIRECTORIES: [&str; 8] = [
 /// Observe; the hook is in the container's cgroup namespace afterwards.
 ///
 /// # Errors
-/// Something cannot be looked at, or host and systemd have no hierarchy in common.
+/// Something cannot be looked at, or there is no cgroup for this container.
 pub(crate) fn observe(
     container: &Container,
     state: &State,
@@ -50,10 +51,10 @@ pub(crate) fn observe(
     let machine = sys::total_memory();
     let selinux = is_selinux_enabled().map_err(host_failed)?;
     let facts = Facts {
-        run: spot(&container.rootfs, "/run")?,
-        lock: spot(&container.rootfs, "/run/lock")?,
-        tmp: spot(&container.rootfs, "/tmp")?,
-        run_becomes_read_only: config.mounts_read_only(&["/run", "/var/run"]),
+        run: spot(container, config, "/run")?,
+        lock: spot(container, config, "/run/lock")?,
+        tmp: spot(container, config, "/tmp")?,
+        etc: spot(container, config, "/etc")?,
         image_mounts_tmp: has_unit(&container.rootfs, "tmp.mount").map_err(
             |error: sys::Error| Error::failed("look for tmp.mount in the image", &error),
         )?,
@@ -212,15 +213,16 @@ fn is_ready(
     };
     // crun makes what the config mounts read-only after the hook. Our own mounts are noatime, as
     // no runtime's are, so that a second run of the hook knows them.
-    let stays = mount.is_noatime() || !config.mounts_read_only(&["/sys/fs/cgroup"]);
+    let mut read_only = config.read_only_destinations();
+    let stays = mount.is_noatime() || !read_only.any(|path| path == Path::new("/sys/fs/cgroup"));
     let is_shown = kind && stat.inode == inode && (stat.is_mount || mount.is_noatime());
     Ok(is_shown && !mount.is_read_only() && stays)
 }
 
 /// What is at a place that a tmpfs may go on.
-fn spot(rootfs: &Rootfs, path: &'static str) -> Result<Spot, Error> {
+fn spot(container: &Container, config: &Config, path: &'static str) -> Result<Spot, Error> {
     let failed = |error: sys::Error| Error::failed(format!("look at {path} in the image"), &error);
-    let Some((found, stat)) = rootfs.find_entry(path).map_err(failed)? else {
+    let Some((found, stat)) = container.rootfs.find_entry(path).map_err(failed)? else {
         return Ok(Spot::Missing);
     };
     Ok(match stat.kind {
@@ -232,12 +234,25 @@ fn spot(rootfs: &Rootfs, path: &'static str) -> Result<Spot, Error> {
             }
             Spot::Mount {
                 tmpfs: mount.is_tmpfs(),
-                read_only: mount.is_read_only(),
+                read_only: mount.is_read_only()
+                    || becomes_read_only(&container.rootfs, config, stat.mount).map_err(failed)?,
+                shared: container.is_shared(stat.mount).map_err(failed)?,
             }
         }
         FileType::Directory => Spot::Directory,
         _ => Spot::NotADirectory,
     })
+}
+
+/// Whether a mount is one that the config wants read-only, however it spells the place.
+fn becomes_read_only(rootfs: &Rootfs, config: &Config, mount: u64) -> sys::Result<bool> {
+    for path in config.read_only_destinations() {
+        let found = rootfs.find(&path.to_string_lossy())?;
+        if found.is_some_and(|(_, stat)| stat.mount == mount) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether systemd finds a unit of this name that is not masked.

@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::rootfs::open_same;
 use crate::sys::{self, FileType, OFlags, Resolve, Stat};
 
 const MAX_ENTRIES: usize = 10_000;
@@ -22,13 +21,17 @@ pub(crate) struct HeldMount {
 /// Why a place was not copied.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// More than 10 000 entries or 64 MiB.
+    /// More than 10 000 entries or 64 MiB, or paths of more than 4 KiB.
     TooMuch,
     Call(sys::Error),
 }
 
 impl From<sys::Error> for Failure {
     fn from(error: sys::Error) -> Self {
+        // Deeper than a path can be long.
+        if error.is_too_long() {
+            return Self::TooMuch;
+        }
         Self::Call(error)
     }
 }
@@ -64,7 +67,7 @@ pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, 
     }
     // Deepest last in, first out: a directory's times change with what is made in it.
     while let Some((path, stat)) = walk.directories.pop() {
-        sys::imitate(open_directory(into, &path)?, &stat)?;
+        owned(sys::imitate(open_directory(into, &path)?, &stat))?;
     }
     Ok(walk.mounts)
 }
@@ -83,7 +86,7 @@ impl Walk<'_> {
         let from = open_directory(self.from, path)?;
         let into = open_directory(self.into, path)?;
         if !path.as_os_str().is_empty() {
-            copy_attributes(&from, &into)?;
+            self.attributes(&from, &into)?;
         }
         for entry in sys::entries(&from)? {
             self.entry(&from, &into, &entry?.0, path, next)?;
@@ -117,10 +120,10 @@ impl Walk<'_> {
                 next.push(path.clone());
                 self.directories.push((path, stat));
             }
-            FileType::RegularFile => self.file(from, into, name, &stat)?,
+            FileType::RegularFile => self.file(&found, into, name, &stat)?,
             FileType::Symlink => {
                 sys::make_link_at(&sys::read_link_at(&found, "")?, into, name)?;
-                sys::imitate_at(into, name, &stat)?;
+                owned(sys::imitate_at(into, name, &stat))?;
             }
             kind => log::info!("left out: /{} below the place, a {kind:?}", path.display()),
         }
@@ -129,45 +132,55 @@ impl Walk<'_> {
 
     fn file(
         &mut self,
-        from: &OwnedFd,
+        found: &OwnedFd,
         into: &OwnedFd,
         name: &OsStr,
         stat: &Stat,
     ) -> Result<(), Failure> {
         self.bytes = self.bytes.checked_sub(stat.size).ok_or(Failure::TooMuch)?;
-        let Some(source) = open_same(from, name, stat)? else {
-            return Ok(());
-        };
-        let copy = create_file(into, name)?;
-        let (source, mut copy) = (File::from(source), File::from(copy));
+        let source = File::from(sys::reopen(found)?);
+        let mut copy = File::from(create_file(into, name)?);
         // Not one byte more than was counted, should it grow.
         io::copy(&mut io::Read::take(&source, stat.size), &mut copy)
             .map_err(|error| sys::Error::of_io("write", name.display().to_string(), &error))?;
         // Attributes last: a chown takes a file's capabilities away.
-        sys::imitate(&copy, stat)?;
-        copy_attributes(&source, &copy)?;
+        owned(sys::imitate(&copy, stat))?;
+        self.attributes(&source, &copy)
+    }
+
+    /// Copy the extended attributes that a tmpfs accepts; never SELinux's, which belongs to the
+    /// image. Each counts as an entry.
+    fn attributes(&mut self, from: impl AsFd, to: impl AsFd) -> Result<(), Failure> {
+        let names = match sys::attribute_names(&from) {
+            Err(error) if error.is_unsupported() => return Ok(()),
+            names => names?,
+        };
+        for name in names.iter().filter(|name| *name != b"security.selinux") {
+            self.entries = self.entries.checked_sub(1).ok_or(Failure::TooMuch)?;
+            match sys::copy_attribute(&from, &to, name) {
+                Err(error) if error.is_unsupported() || error.is_forbidden() => {
+                    log::info!("left out: an extended attribute: {error}");
+                }
+                copied => copied?,
+            }
+        }
         Ok(())
+    }
+}
+
+/// An owner of the image's that the container's user namespace has no number for: it is root's
+/// then, as all that the namespace makes.
+fn owned(imitated: sys::Result<()>) -> sys::Result<()> {
+    match imitated {
+        Err(error) if error.is_invalid() => {
+            log::info!("an owner is not mapped: {error}");
+            Ok(())
+        }
+        imitated => imitated,
     }
 }
 
 fn create_file(dir: &OwnedFd, name: &OsStr) -> sys::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     sys::open_at(dir, name, flags, 0o600)
-}
-
-/// The extended attributes that a tmpfs accepts; never SELinux's, which belongs to the image.
-fn copy_attributes(from: impl AsFd, to: impl AsFd) -> sys::Result<()> {
-    let names = match sys::attribute_names(&from) {
-        Err(error) if error.is_unsupported() => return Ok(()),
-        names => names?,
-    };
-    for name in names.iter().filter(|name| *name != b"security.selinux") {
-        match sys::copy_attribute(&from, &to, name) {
-            Err(error) if error.is_unsupported() => {
-                log::info!("left out: an extended attribute: {error}");
-            }
-            copied => copied?,
-        }
-    }
-    Ok(())
 }

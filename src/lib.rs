@@ -40,7 +40,7 @@ mod seed;
 mod sys;
 mod tree;
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use ::log::{info, warn};
 
@@ -83,7 +83,8 @@ fn run_for(
 ) -> Result<(), Error> {
     let (always, when) = match cli::parse(arguments)? {
         Invocation::Print(text) => {
-            print!("{text}");
+            // Nobody is left to tell when standard output is closed.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             return Ok(());
         }
         Invocation::Hook {
@@ -101,7 +102,7 @@ fn run_for(
     };
     match when.unwrap_or(told) {
         Stage::CreateRuntime => match prepare(&state, always)? {
-            Ok(payload) => info!("prepared for systemd {}", payload.version.unwrap_or(0)),
+            Ok(payload) => info!("prepared for {payload}"),
             Err(skip) => info!("nothing to do: {skip}"),
         },
         Stage::Poststop => clean_up(&state.id)?,
@@ -142,7 +143,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
         // A rootless runtime without a user namespace around it: its user has rights only in there.
         container
             .enter_user_namespace()
-            .map_err(|error| Error::failed("enter it", &error))?;
+            .map_err(|error| Error::failed("enter the container's user namespace", &error))?;
     }
     let (facts, mut workpiece) = facts::observe(&container, state, &config, payload, policy)?;
     let steps = plan::plan(&facts)?;

@@ -1,5 +1,5 @@
-//! Where the hook's words go: records to standard error if `RUST_LOG` asks for them, warnings and
-//! errors also to the host's journal or syslog, since crun throws a hook's standard error away.
+//! Where the hook's words go: warnings and errors to the host's journal or syslog, since runtimes
+//! throw a hook's standard error away; all that `RUST_LOG` asks for to both.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
@@ -21,7 +21,7 @@ struct Logger {
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Take up logging. `RUST_LOG` chooses what is said on standard error, and nothing else.
+/// Take up logging. `RUST_LOG` chooses what is said, and nothing else.
 pub fn init() {
     let stderr = env_logger::Builder::from_env(env_logger::Env::new().default_filter_or("off"))
         .format(|to, record| std::io::Write::write_fmt(to, format_args!("{}\n", text(record))))
@@ -94,8 +94,15 @@ impl Log for Logger {
 
     fn log(&self, record: &Record) {
         self.stderr.log(record);
-        if record.level() <= Level::Warn {
-            self.tell_host(4, &text(record));
+        // crun and, on success, runc throw standard error away: what is asked for is told there too.
+        if record.level() <= Level::Warn || self.stderr.matches(record) {
+            let severity = match record.level() {
+                Level::Error => 3,
+                Level::Warn => 4,
+                Level::Info => 6,
+                Level::Debug | Level::Trace => 7,
+            };
+            self.tell_host(severity, &text(record));
         }
     }
 

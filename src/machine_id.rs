@@ -66,19 +66,15 @@ impl fmt::Display for MachineId {
 pub(crate) struct Existing {
     /// The ID in the file; `None` where it is missing, empty, `uninitialized` or anything else.
     pub(crate) id: Option<MachineId>,
-    /// The file itself is a mount.
-    pub(crate) file_is_mount: bool,
     /// The file is in a volume of the user's.
-    pub(crate) directory_is_volume: bool,
+    pub(crate) in_volume: bool,
 }
 
 /// Whether to write `wanted` where `existing` is. With `keep` a valid ID of the image stays.
 pub(crate) fn is_replaced(existing: &Existing, wanted: MachineId, keep: bool) -> bool {
-    match existing.id {
-        _ if existing.file_is_mount => false,
-        None => true,
-        Some(id) => id != wanted && !existing.directory_is_volume && !keep,
-    }
+    existing
+        .id
+        .is_none_or(|id| id != wanted && !existing.in_volume && !keep)
 }
 
 #[cfg(test)]
@@ -159,22 +155,16 @@ mod tests {
             MachineId::of_container(None, "baked", None),
         );
         let wanted = ours.expect("valid");
-        for (id, file_is_mount, directory_is_volume, keep, replaced) in [
-            (None, false, false, false, true),
-            (None, false, false, true, true),
-            (None, true, false, false, false),
-            (None, false, true, false, true),
-            (ours, false, false, false, false),
-            (Some(baked), false, false, false, true),
-            (Some(baked), false, false, true, false),
-            (Some(baked), false, true, false, false),
-            (Some(baked), true, false, false, false),
+        for (id, in_volume, keep, replaced) in [
+            (None, false, false, true),
+            (None, false, true, true),
+            (None, true, false, true),
+            (ours, false, false, false),
+            (Some(baked), false, false, true),
+            (Some(baked), false, true, false),
+            (Some(baked), true, false, false),
         ] {
-            let existing = Existing {
-                id,
-                file_is_mount,
-                directory_is_volume,
-            };
+            let existing = Existing { id, in_volume };
             assert_eq!(
                 is_replaced(&existing, wanted, keep),
                 replaced,

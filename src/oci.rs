@@ -174,18 +174,19 @@ impl Config {
             .filter(|limit| *limit > 0)
     }
 
-    /// Whether the config mounts something read-only at one of these spellings of a destination.
-    /// crun makes a mount read-only only after the hook, so that looking at it does not tell.
-    pub(crate) fn mounts_read_only(&self, destinations: &[&str]) -> bool {
-        self.mounts.iter().any(|mount| {
-            destinations
-                .iter()
-                .any(|known| mount.destination() == Path::new(known))
-                && mount
-                    .options()
-                    .as_ref()
-                    .is_some_and(|options| options.iter().any(|option| option == "ro"))
-        })
+    /// Where the config mounts something read-only, as it spells it. crun makes it so only after
+    /// the hook, so that looking at the mount does not tell.
+    pub(crate) fn read_only_destinations(&self) -> impl Iterator<Item = &Path> {
+        let is_read_only = |mount: &&Mount| {
+            let options = mount.options().iter().flatten();
+            options
+                .into_iter()
+                .any(|option| option == "ro" || option == "rro")
+        };
+        self.mounts
+            .iter()
+            .filter(is_read_only)
+            .map(|mount| mount.destination().as_path())
     }
 }
 
@@ -206,7 +207,8 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
 
 /// All of the input, or `None` when it is larger than `limit`.
 fn read_limited(input: impl Read, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
+    // As large as most; otherwise it would begin with reads of 32 bytes.
+    let mut bytes = Vec::with_capacity(64 << 10);
     input.take(limit + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= limit).then_some(bytes))
 }
@@ -326,11 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_read_only_mount_in_each_spelling() {
+    fn knows_what_becomes_read_only() {
         let config = config(
-            r#"{"mounts":[{"destination":"/run/","type":"tmpfs","options":["nosuid","ro"]},{"destination":"/tmp"}]}"#,
+            r#"{"mounts":[{"destination":"/run/","type":"tmpfs","options":["nosuid","ro"]},
+                {"destination":"/tmp"},{"destination":"/a/../b","options":["rro"]},{"destination":"/c","options":null}]}"#,
         );
-        assert!(config.mounts_read_only(&["/run", "/var/run"]));
-        assert!(!config.mounts_read_only(&["/tmp"]));
+        let found: Vec<_> = config.read_only_destinations().collect();
+        assert_eq!(found, [Path::new("/run/"), Path::new("/a/../b")]);
     }
 }

@@ -1,6 +1,7 @@
 //! What a container's program really is: whether it is systemd, by the file that it ends at inside
 //! the image, and which version, by the library that this file is linked to. Nothing is executed.
 
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,15 @@ const USUAL_SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/syst
 pub(crate) struct Payload {
     /// `None` where the file does not tell.
     pub(crate) version: Option<u32>,
+}
+
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            Some(version) => write!(f, "systemd {version}"),
+            None => write!(f, "a systemd that does not tell its version"),
+        }
+    }
 }
 
 /// Look into the image: is the candidate systemd?
@@ -42,7 +52,8 @@ pub(crate) fn identify(
 fn identify_first(rootfs: &Rootfs, programs: &[PathBuf]) -> sys::Result<Result<Payload, Skip>> {
     for program in programs {
         let entry = match rootfs.entry(program) {
-            Err(error) if error.is_missing() || error.is_loop() => continue,
+            // Neither does the runtime find a program there.
+            Err(error) if error.is_no_path() => continue,
             entry => entry?,
         };
         if entry.found.is_some() {

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::cgroup::{Hierarchy, LEAF, TOP};
 use crate::sys::{self, FileType, OFlags, Resolve};
 
-/// systemd's own trees have some hundred cgroups; what is larger is left to grow old.
+/// How many cgroups are removed at a time, and how often: systemd's own trees have some hundred.
 const MAX_CGROUPS: usize = 10_000;
+const MAX_ROUNDS: usize = 100;
 /// How often another hook's sweep may take away the place that was just made.
 const ATTEMPTS: usize = 5;
 /// The files of a cgroup that go with its delegation, one a line (cgroups(7)).
@@ -74,7 +75,10 @@ fn make_once(root: &OwnedFd, hierarchy: Hierarchy, id: &str, pid: i32) -> sys::R
             log::info!("left: {TOP}/{}: {error}", dead.display());
         }
     }
-    make_directory(&top, id)?;
+    // Of an earlier container with this id, which has ended; or of one that lives, since ids are
+    // unique to a runtime's state directory only.
+    remove_dead(&top, hierarchy, OsStr::new(id))?;
+    sys::make_directory_at(&top, id, 0o755)?;
     let place = open(&top, id)?;
     join(&place, pid)?;
     Ok(place)
@@ -114,12 +118,21 @@ fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result
         Err(error) if error.is_missing() => return Ok(Removal::Absent),
         tree => tree?,
     };
-    let below = descendants(&tree)?;
-    if is_populated(&tree, hierarchy, &below)? {
-        return Ok(Removal::Populated);
-    }
-    for path in below.iter().rev() {
-        sys::remove_directory_at(&tree, path)?;
+    // A container may have left any number: so many at a time.
+    for _ in 0..MAX_ROUNDS {
+        let below = descendants(&tree)?;
+        if is_populated(&tree, hierarchy, &below)? {
+            return Ok(Removal::Populated);
+        }
+        for path in below.iter().rev() {
+            match sys::remove_directory_at(&tree, path) {
+                Err(error) if !error.is_in_use() => return Err(error),
+                _ => {}
+            }
+        }
+        if below.len() < MAX_CGROUPS {
+            break;
+        }
     }
     match sys::remove_directory_at(top, name) {
         // Somebody else was faster: two hooks may sweep at a time.
@@ -148,19 +161,18 @@ fn is_populated(tree: &OwnedFd, hierarchy: Hierarchy, below: &[PathBuf]) -> sys:
     Ok(false)
 }
 
-/// The cgroups below one, each after its parent.
+/// Cgroups below one, each after its parent; not more than a round takes.
 fn descendants(tree: &OwnedFd) -> sys::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut next = vec![PathBuf::new()];
-    while let Some(path) = next.pop() {
+    while let Some(path) = next.pop()
+        && found.len() < MAX_CGROUPS
+    {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = sys::open_below(tree, &path, flags, Resolve::Beneath)?;
         for name in children(&directory)? {
             found.push(path.join(&name));
             next.push(path.join(name));
-        }
-        if found.len() > MAX_CGROUPS {
-            return Err(sys::Error::too_many("getdents64", "cgroups"));
         }
     }
     Ok(found)
@@ -168,7 +180,7 @@ fn descendants(tree: &OwnedFd) -> sys::Result<Vec<PathBuf>> {
 
 fn children(cgroup: &OwnedFd) -> sys::Result<Vec<OsString>> {
     let mut names = Vec::new();
-    for entry in sys::entries(cgroup)? {
+    for entry in sys::entries(cgroup)?.take(2 * MAX_CGROUPS) {
         let (name, kind) = entry?;
         if kind == FileType::Directory {
             names.push(name);

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::cgroup::{Hierarchy, Layout, Place, Tree, View};
 use crate::error::Error;
 use crate::machine_id::MachineId;
+use crate::seed::Means;
 
 /// What was observed of a container and its host.
 #[allow(clippy::struct_excessive_bools)] // observations, and none of them a state of another
@@ -14,8 +15,7 @@ pub(crate) struct Facts {
     pub(crate) run: Spot,
     pub(crate) lock: Spot,
     pub(crate) tmp: Spot,
-    /// The config mounts something read-only on /run; looking does not tell (crun does it late).
-    pub(crate) run_becomes_read_only: bool,
+    pub(crate) etc: Spot,
     /// The image's systemd has a `tmp.mount` that is not masked.
     pub(crate) image_mounts_tmp: bool,
     pub(crate) root_is_read_only: bool,
@@ -51,7 +51,10 @@ pub(crate) enum Spot {
     /// Somebody mounted something there.
     Mount {
         tmpfs: bool,
+        /// It is, or the runtime makes it so after the hook.
         read_only: bool,
+        /// What is mounted in it would be seen on the host.
+        shared: bool,
     },
 }
 
@@ -61,6 +64,7 @@ pub(crate) enum PlaceObstacle {
     Link,
     NotADirectory,
     ReadOnly,
+    Shared,
     TooMuch,
 }
 
@@ -70,6 +74,7 @@ impl fmt::Display for PlaceObstacle {
             Self::Link => "it is a link in the image",
             Self::NotADirectory => "it is not a directory in the image",
             Self::ReadOnly => "the config mounts something on it, read-only",
+            Self::Shared => "it is in a volume that is shared with the host",
             Self::TooMuch => "the image has more than 10000 entries or 64 MiB in it",
         })
     }
@@ -122,6 +127,7 @@ pub(crate) enum Step {
     SeedMachineId {
         id: MachineId,
         keep: bool,
+        means: Means,
     },
 }
 
@@ -188,8 +194,13 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         label: facts.label.clone(),
     };
     let run_is_tmpfs = match facts.run {
-        Spot::Mount { read_only, .. } if read_only || facts.run_becomes_read_only => {
+        Spot::Mount {
+            read_only: true, ..
+        } => {
             return Err(Error::Place("/run", PlaceObstacle::ReadOnly));
+        }
+        Spot::Mount { shared: true, .. } if needs_mount("/run/lock", facts.lock)? => {
+            return Err(Error::Place("/run/lock", PlaceObstacle::Shared));
         }
         Spot::Mount { tmpfs, .. } => tmpfs,
         _ => true,
@@ -233,6 +244,19 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
     steps.push(Step::SeedMachineId {
         id: facts.machine_id,
         keep: facts.keep_machine_id,
+        means: match facts.etc {
+            Spot::Mount {
+                read_only: true,
+                shared: true,
+                ..
+            } => Means::None,
+            Spot::Mount {
+                read_only: true, ..
+            } => Means::Bind,
+            Spot::Mount { .. } => Means::Write,
+            _ if facts.root_is_read_only => Means::PreferBind,
+            _ => Means::Write,
+        },
     });
     Ok(steps)
 }
@@ -289,7 +313,7 @@ mod tests {
             run: Spot::Directory,
             lock: Spot::Missing,
             tmp: Spot::Directory,
-            run_becomes_read_only: false,
+            etc: Spot::Directory,
             image_mounts_tmp: false,
             root_is_read_only: false,
             memory: 8 << 30,
@@ -311,6 +335,7 @@ mod tests {
     }
 
     const MOUNT: Spot = Spot::Mount {
+        shared: false,
         tmpfs: true,
         read_only: false,
     };
@@ -430,6 +455,7 @@ mod tests {
                 Spot::Mount {
                     tmpfs: true,
                     read_only: true,
+                    shared: false,
                 },
                 MOUNT,
                 ("/run", PlaceObstacle::ReadOnly),
@@ -445,15 +471,56 @@ mod tests {
                 "{run:?}"
             );
         }
-        let late = Facts {
-            run: MOUNT,
-            run_becomes_read_only: true,
-            ..facts()
+        let run = Spot::Mount {
+            tmpfs: true,
+            read_only: false,
+            shared: true,
         };
+        let shared = plan(&Facts {
+            run,
+            lock: Spot::Missing,
+            ..facts()
+        });
         assert!(matches!(
-            plan(&late),
-            Err(Error::Place("/run", PlaceObstacle::ReadOnly))
+            shared,
+            Err(Error::Place("/run/lock", PlaceObstacle::Shared))
         ));
+        assert!(
+            plan(&Facts {
+                run,
+                lock: MOUNT,
+                ..facts()
+            })
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn binds_the_machine_id_where_it_must_not_write() {
+        let volume = |read_only, shared| Spot::Mount {
+            tmpfs: false,
+            read_only,
+            shared,
+        };
+        for (etc, root_is_read_only, expected) in [
+            (Spot::Directory, false, Means::Write),
+            (Spot::Directory, true, Means::PreferBind),
+            (volume(false, false), true, Means::Write),
+            (volume(false, true), false, Means::Write),
+            (volume(true, false), false, Means::Bind),
+            (volume(true, true), false, Means::None),
+        ] {
+            let facts = Facts {
+                etc,
+                root_is_read_only,
+                ..facts()
+            };
+            let last = plan(&facts).expect("a plan").pop();
+            assert!(
+                matches!(last, Some(Step::SeedMachineId { means, .. }) if means == expected),
+                "{last:?}"
+            );
+        }
     }
 
     #[test]
@@ -462,6 +529,7 @@ mod tests {
             run: Spot::Mount {
                 tmpfs: false,
                 read_only: false,
+                shared: false,
             },
             ..facts()
         };

@@ -4,12 +4,15 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 
+use procfs::process::{MountInfos, MountOptFields};
 use procfs::{FromBufRead, ProcessCGroups};
 
 use crate::sys::{self, OFlags};
 
 /// These files have a line for each hierarchy or range; 64 KiB are some hundred of them.
 const LIMIT: u64 = 64 << 10;
+/// A line has about 150 bytes, and a namespace 100 000 mounts at most (`fs.mount-max`).
+const MOUNTS_LIMIT: u64 = 32 << 20;
 
 /// Open `/proc/NAME`, the directory of a process; it stays this process's, whatever becomes of
 /// the number.
@@ -33,6 +36,20 @@ pub(crate) fn cgroup(process: &OwnedFd, controller: &str) -> sys::Result<Option<
                 .any(|controller| controller == name),
         };
         found.then_some(group.pathname)
+    }))
+}
+
+/// Whether a mount in the process's namespace is shared with others: what is mounted in it shows in
+/// those too. It reads the whole table, so it is asked only of a user's own mounts on our places.
+pub(crate) fn is_shared(process: &OwnedFd, mount: u64) -> sys::Result<bool> {
+    let file = File::from(sys::open_at(process, "mountinfo", OFlags::RDONLY, 0)?);
+    let mounts =
+        MountInfos::from_buf_read(BufReader::new(file.take(MOUNTS_LIMIT))).map_err(|error| {
+            sys::Error::of_io("read", "mountinfo", &io::Error::other(error.to_string()))
+        })?;
+    Ok(mounts.into_iter().any(|found| {
+        let is_shared = |field: &MountOptFields| matches!(field, MountOptFields::Shared(_));
+        u64::try_from(found.mnt_id) == Ok(mount) && found.opt_fields.iter().any(is_shared)
     }))
 }
 

@@ -63,31 +63,22 @@ impl Rootfs {
         )
     }
 
-    /// The same, but a missing directory is made, mode 755; its parent has to be there.
+    /// The same, but the last component is no link, and is made, mode 755, where it is missing.
     pub(crate) fn make_directory(&self, path: &str) -> sys::Result<OwnedFd> {
-        match self.open_directory(path) {
+        let path = Path::new(path);
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let parent = sys::open_below(&self.0, parent, flags, Resolve::InRoot)?;
+        let name = path.file_name().unwrap_or_default();
+        let open = || sys::open_at(&parent, name, flags | OFlags::NOFOLLOW, 0);
+        match open() {
             Err(error) if error.is_missing() => {}
             opened => return opened,
         }
-        let path = Path::new(path);
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let parent = sys::open_below(
-            &self.0,
-            parent,
-            OFlags::PATH | OFlags::DIRECTORY,
-            Resolve::InRoot,
-        )?;
-        let name = path.file_name().unwrap_or_default();
         match sys::make_directory_at(&parent, name, 0o755) {
-            Err(error) if !error.is_existing() => return Err(error),
-            _ => {}
+            Err(error) if !error.is_existing() => Err(error),
+            _ => open(),
         }
-        sys::open_at(
-            &parent,
-            name,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW,
-            0,
-        )
     }
 
     /// Follow a path to its end, link by link, to the directory and name where it ends: a file
@@ -140,25 +131,10 @@ fn join(parent: &Path, target: &Path) -> PathBuf {
     Path::new("/").join(parent).join(target)
 }
 
-/// Open a regular file for reading that was looked at before; whatever a race puts in its place
-/// (a FIFO, a device) is neither waited for nor read.
+/// Open a regular file for reading, the one that was looked at; a FIFO or a device is never opened.
 pub(crate) fn open_regular(entry: &Entry) -> sys::Result<Option<OwnedFd>> {
-    let Some((_, looked_at)) = &entry.found else {
-        return Ok(None);
-    };
-    if looked_at.kind != FileType::RegularFile {
-        return Ok(None);
+    match &entry.found {
+        Some((file, stat)) if stat.kind == FileType::RegularFile => sys::reopen(file).map(Some),
+        _ => Ok(None),
     }
-    open_same(&entry.directory, &entry.name, looked_at)
-}
-
-/// Open a name for reading if it is still the file that was looked at.
-pub(crate) fn open_same(
-    directory: impl AsFd,
-    name: impl AsRef<Path>,
-    looked_at: &Stat,
-) -> sys::Result<Option<OwnedFd>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = sys::open_at(directory, name, flags, 0)?;
-    Ok((sys::stat(&opened)?.identity == looked_at.identity).then_some(opened))
 }

@@ -112,10 +112,11 @@ impl Workpiece {
     /// after the hook.
     pub(crate) fn attach(&mut self, tree: &Tree, rootfs: &Rootfs) -> sys::Result<()> {
         let mount_point = tree.hierarchy.mount_point();
-        let target = match tree.hierarchy {
-            Hierarchy::Named => rootfs.make_directory(mount_point)?,
-            Hierarchy::Unified => rootfs.open_directory(mount_point)?,
-        };
+        let target = rootfs.open_directory(mount_point)?;
+        // The runtime's mount may be a clone of the host's: what is mounted on it would show there.
+        if sys::stat(&target)?.is_mount {
+            mount::make_private(&target)?;
+        }
         let outer = self
             .outer
             .take()
@@ -159,7 +160,7 @@ impl Workpiece {
     /// That a mount shows the place, and not what somebody else is in.
     fn check(&self, shown: impl AsFd, mount_point: &str) -> sys::Result<()> {
         if sys::stat(shown)?.inode != sys::stat(self.place()?)?.inode {
-            return Err(sys::Error::missing("statx", mount_point));
+            return Err(sys::Error::stale("statx", mount_point));
         }
         Ok(())
     }

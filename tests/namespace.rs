@@ -15,3 +15,5 @@ mod machine_id;
 mod mounts;
 #[path = "namespace/refusals.rs"]
 mod refusals;
+#[path = "namespace/volumes.rs"]
+mod volumes;

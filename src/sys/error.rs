@@ -39,15 +39,20 @@ impl Error {
         Self::new(call, object, errno)
     }
 
-    /// More than the hook is willing to look at.
-    pub(crate) fn too_many(call: &'static str, object: &str) -> Self {
-        Self::new(call, object, rustix::io::Errno::TOOBIG.raw_os_error())
-    }
-
     /// A path that leads through more links than the kernel would follow.
     pub(crate) fn too_many_links(path: &Path) -> Self {
         let errno = rustix::io::Errno::LOOP.raw_os_error();
         Self::new("readlinkat", path.display().to_string(), errno)
+    }
+
+    /// What was looked at is not what it has to be.
+    pub(crate) fn stale(call: &'static str, object: &str) -> Self {
+        Self::new(call, object, rustix::io::Errno::STALE.raw_os_error())
+    }
+
+    /// What must not be written into.
+    pub(crate) fn read_only(call: &'static str, object: &str) -> Self {
+        Self::new(call, object, rustix::io::Errno::ROFS.raw_os_error())
     }
 
     /// Something that has to be there for the call is not.
@@ -72,6 +77,25 @@ impl Error {
     /// The process behind a descriptor of /proc is gone.
     pub(crate) fn is_no_process(&self) -> bool {
         self.is(rustix::io::Errno::SRCH)
+    }
+
+    /// A path that leads nowhere, or that is none.
+    pub(crate) fn is_no_path(&self) -> bool {
+        self.is_missing() || self.is_loop() || self.is_too_long() || self.is_invalid()
+    }
+
+    /// The way leads into another mount.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.is(rustix::io::Errno::XDEV)
+    }
+
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.is(rustix::io::Errno::NAMETOOLONG)
+    }
+
+    /// An owner that has no number in the hook's user namespace.
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.is(rustix::io::Errno::INVAL)
     }
 
     pub(crate) fn is_loop(&self) -> bool {

@@ -8,7 +8,7 @@ pub(crate) mod mount;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,8 @@ pub(crate) struct Stat {
     pub(crate) size: u64,
     /// Device and inode: the same for two descriptors of one file.
     pub(crate) identity: (u32, u32, u64),
+    /// Which mount it is on, as in mountinfo.
+    pub(crate) mount: u64,
     /// On a cgroup file system this is the cgroup's ID, and 1 is the hierarchy's root.
     pub(crate) inode: u64,
     pub(crate) is_mount: bool,
@@ -74,6 +76,8 @@ pub(crate) enum Resolve {
     InRoot,
     /// No link at all, and never out of the directory.
     Beneath,
+    /// The same, and never into another mount.
+    SameMount,
 }
 
 /// Open a path below a directory.
@@ -93,6 +97,9 @@ pub(crate) fn open_below(
     let resolve = match resolve {
         Resolve::InRoot => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         Resolve::Beneath => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+        Resolve::SameMount => {
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV
+        }
     };
     // EAGAIN: a rename or a mount somewhere raced with a `..`; openat2(2) says to try again.
     for _ in 0..100 {
@@ -121,6 +128,13 @@ pub(crate) fn open_at(
     .named("openat", name)
 }
 
+/// Open the file behind an `O_PATH` descriptor for reading: it, and nothing that has come to its
+/// name since. The hook is in the host's file tree all the time, so /proc is the host's.
+pub(crate) fn reopen(file: impl AsFd) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    open_host(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+}
+
 /// Open a path of the runtime's own mount namespace.
 pub(crate) fn open_host(path: &str, flags: OFlags) -> Result<OwnedFd> {
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).named("open", path)
@@ -128,8 +142,13 @@ pub(crate) fn open_host(path: &str, flags: OFlags) -> Result<OwnedFd> {
 
 /// Describe the file behind a descriptor.
 pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
-    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
-        .named("statx", "")?;
+    let found = rustix::fs::statx(
+        fd,
+        c"",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
+    )
+    .named("statx", "")?;
     if !found
         .stx_attributes_mask
         .contains(StatxAttributes::MOUNT_ROOT)
@@ -150,6 +169,7 @@ pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
         owner: (found.stx_uid, found.stx_gid),
         size: found.stx_size,
         identity: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),
+        mount: found.stx_mnt_id,
         inode: found.stx_ino,
         is_mount: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         times: rustix::fs::Timestamps {
@@ -161,12 +181,12 @@ pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
 
 /// Describe the file system, and this mount of it, behind a descriptor.
 pub(crate) fn file_system(fd: impl AsFd) -> Result<FileSystem> {
-    let magic = rustix::fs::fstatfs(&fd).named("fstatfs", "")?.f_type;
-    let flags = rustix::fs::fstatvfs(&fd).named("fstatfs", "")?.f_flag;
-    // The magic numbers are 32 bits wide; the field is a long.
+    let found = rustix::fs::fstatfs(&fd).named("fstatfs", "")?;
+    // The magic numbers are 32 bits wide; the fields are longs.
+    let flags = u64::try_from(found.f_flags).unwrap_or(0);
     Ok(FileSystem {
-        magic: u32::try_from(magic & 0xffff_ffff).unwrap_or(0),
-        flags,
+        magic: u32::try_from(found.f_type & 0xffff_ffff).unwrap_or(0),
+        flags: StatVfsMountFlags::from_bits_retain(flags),
     })
 }
 
@@ -230,20 +250,23 @@ pub(crate) fn set_owner_at(
         .named("fchownat", name)
 }
 
-/// Give a name in a directory, which may be a link, the owner and times of `like`.
+/// Give a name in a directory, which may be a link, the owner and times of `like`. A refused owner
+/// is told last.
 pub(crate) fn imitate_at(dir: impl AsFd, name: &OsStr, like: &Stat) -> Result<()> {
-    set_owner_at(&dir, name, like.owner)?;
+    let owned = set_owner_at(&dir, name, like.owner);
     rustix::fs::utimensat(&dir, name, &like.times, AtFlags::SYMLINK_NOFOLLOW)
-        .named("utimensat", name)
+        .named("utimensat", name)?;
+    owned
 }
 
 /// Give an open file or directory the owner, mode and times of `like`, in the order in which
-/// none of them undoes another.
+/// none of them undoes another. A refused owner is told last.
 pub(crate) fn imitate(fd: impl AsFd, like: &Stat) -> Result<()> {
     let (uid, gid) = ids(like.owner);
-    rustix::fs::fchown(&fd, Some(uid), Some(gid)).named("fchown", "")?;
+    let owned = rustix::fs::fchown(&fd, Some(uid), Some(gid)).named("fchown", "");
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(like.mode)).named("fchmod", "")?;
-    rustix::fs::futimens(&fd, &like.times).named("utimensat", "")
+    rustix::fs::futimens(&fd, &like.times).named("utimensat", "")?;
+    owned
 }
 
 fn ids((uid, gid): (u32, u32)) -> (rustix::fs::Uid, rustix::fs::Gid) {

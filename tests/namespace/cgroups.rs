@@ -129,6 +129,44 @@ fn removes_the_place_of_no_other_container() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn gives_no_container_the_place_of_one_that_lives() {
+    let (first, process) = prepared(252);
+    let mut second = Bundle::with_systemd(252);
+    let other = Process::start_in_root(&second, IN_THE_ROOT);
+    second.id.clone_from(&first.id);
+    let before = other.mounts();
+    second
+        .prepare(other.pid())
+        .assert_fails(71, &["cgroup of its own", "EEXIST"]);
+    assert_eq!(other.mounts(), before);
+    drop((process, other));
+
+    // One that has ended makes room.
+    let third = Process::start_in_root(&second, IN_THE_ROOT);
+    second.prepare(third.pid()).assert_silent();
+    drop(third);
+    second.clean_up().assert_silent();
+    assert_eq!(places(&second), [] as [PathBuf; 0]);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn removes_any_number_of_cgroups_that_a_container_left() {
+    let (bundle, process) = prepared(252);
+    let [place] = &places(&bundle)[..] else {
+        panic!("not one place")
+    };
+    crate::process::shell(&format!(
+        "cd {}; mkdir -p a/b; cd a/b; seq 10500 | xargs mkdir",
+        place.display()
+    ));
+    drop(process);
+    bundle.clean_up().assert_silent();
+    assert!(!place.exists());
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn refuses_a_place_for_an_id_that_is_no_name() {
     for id in ["..", "a/b", ".hidden", "a b", "\n"] {
         let mut bundle = Bundle::with_systemd(252);
@@ -145,7 +183,7 @@ fn refuses_a_place_for_an_id_that_is_no_name() {
 
 #[test]
 #[ignore = "needs root: make test"]
-fn gives_a_process_that_is_not_alone_a_place_of_its_own_where_nothing_limits_it() {
+fn refuses_a_process_that_shares_the_cgroup_that_its_namespace_begins_at() {
     let bundle = Bundle::with_systemd(252);
     let process = Process::start(&bundle, "sleep 300 & echo $! >../other");
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers");

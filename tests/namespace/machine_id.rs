@@ -202,7 +202,7 @@ fn refuses_a_read_only_etc_without_the_file() {
         &[
             "seed /etc/machine-id",
             "EROFS",
-            "make the file in the image",
+            "put what is missing into the image",
         ],
     );
 }
