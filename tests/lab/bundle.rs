@@ -2,13 +2,13 @@
 //! the runtime and the tests keep.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::config::{default_seccomp, docker_defaults, hook_entry, remove_mount};
+use super::config::{FIRST_ID, default_seccomp, docker_defaults_and_hook, remove_mount};
 use super::{View, directory, hook, image};
 
 pub(super) struct Bundle<'view> {
@@ -25,7 +25,6 @@ impl<'view> Bundle<'view> {
         image_name: &str,
         edit: impl FnOnce(&mut Value),
     ) -> Self {
-        let lower = image(image_name);
         // Short, for the path of a socket in it has room for 107 bytes.
         let directory = directory().join("boot").join(&id[..12]);
         for name in ["upper", "work", "rootfs", "state"] {
@@ -36,15 +35,8 @@ impl<'view> Bundle<'view> {
             directory,
             wants_terminal: false,
         };
-        let program = bundle.copy_hook();
-        let mut config = docker_defaults(id);
-        // crun throws it away otherwise
-        config["annotations"] =
-            json!({ "run.oci.hooks.stderr": bundle.directory.join("hook-said") });
-        config["hooks"] = json!({
-            "createRuntime": [hook_entry(&program, "createRuntime")],
-            "poststop": [hook_entry(&program, "poststop")],
-        });
+        copy_hook(&bundle.directory);
+        let mut config = docker_defaults_and_hook(id, &bundle.directory);
         if view.cgroups == "none" {
             remove_mount(&mut config, "/sys/fs/cgroup");
             config["linux"]["resources"] = json!({});
@@ -54,24 +46,16 @@ impl<'view> Bundle<'view> {
         bundle.wants_terminal = config["process"]["terminal"] == true;
         let text = serde_json::to_vec_pretty(&config).expect("config.json can be written as text");
         fs::write(bundle.directory.join("config.json"), text).expect("the bundle can be written");
-        bundle.mount_rootfs(&lower);
+        if config["linux"]["uidMappings"].is_null() {
+            bundle.mount_rootfs(&image(image_name));
+        } else {
+            for name in ["upper", "rootfs"] {
+                chown(bundle.directory.join(name), Some(FIRST_ID), Some(FIRST_ID))
+                    .expect("root can change owners");
+            }
+            bundle.mount_rootfs(&image(&format!("{image_name}.userns")));
+        }
         bundle
-    }
-
-    /// Not by this process: another thread's child might hold it open for writing while it is executed.
-    fn copy_hook(&self) -> PathBuf {
-        let program = self.directory.join("hook");
-        let copied = Command::new("install")
-            .arg("-m755")
-            .arg(hook())
-            .arg(&program)
-            .status();
-        assert!(
-            copied.is_ok_and(|status| status.success()),
-            "cannot copy {}",
-            hook().display()
-        );
-        program
     }
 
     fn mount_rootfs(&self, lower: &Path) {
@@ -122,4 +106,18 @@ impl Drop for Bundle<'_> {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+/// Not by this process: another thread's child might hold it open for writing while it is executed.
+pub(crate) fn copy_hook(directory: &Path) {
+    let copied = Command::new("install")
+        .arg("-m755")
+        .arg(hook())
+        .arg(directory.join("hook"))
+        .status();
+    assert!(
+        copied.is_ok_and(|status| status.success()),
+        "cannot copy {}",
+        hook().display()
+    );
 }

@@ -12,7 +12,7 @@ const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGI
                             NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE";
 
 /// The whole of it, but for the hooks and the seccomp profile.
-pub(super) fn docker_defaults(id: &str) -> Value {
+fn docker_defaults(id: &str) -> Value {
     let hostname = &id[..12];
     let capabilities: Vec<_> = CAPABILITIES
         .split_whitespace()
@@ -26,7 +26,6 @@ pub(super) fn docker_defaults(id: &str) -> Value {
         "root": { "path": "rootfs", "readonly": false },
         "process": {
             "terminal": false, "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/sbin/init"],
-            "noNewPrivileges": false,
             "env": [
                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 format!("HOSTNAME={hostname}"),
@@ -63,8 +62,21 @@ fn mount(kind: &str, destination: &str, options: &str) -> Value {
     json!({ "type": kind, "source": kind, "destination": destination, "options": options })
 }
 
+/// The same with the hook, of which `directory` has a copy.
+pub(crate) fn docker_defaults_and_hook(id: &str, directory: &Path) -> Value {
+    let mut config = docker_defaults(id);
+    // crun throws it away otherwise
+    config["annotations"] = json!({ "run.oci.hooks.stderr": directory.join("hook-said") });
+    let program = directory.join("hook");
+    config["hooks"] = json!({
+        "createRuntime": [hook_entry(&program, "createRuntime")],
+        "poststop": [hook_entry(&program, "poststop")],
+    });
+    config
+}
+
 /// One hook of the config, as the files in hooks.d and cdi register it.
-pub(super) fn hook_entry(path: &Path, stage: &str) -> Value {
+fn hook_entry(path: &Path, stage: &str) -> Value {
     json!({
         "path": path, "args": ["oci-systemd-hook", stage],
         "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "timeout": 30,
@@ -74,6 +86,38 @@ pub(super) fn hook_entry(path: &Path, stage: &str) -> Value {
 /// `docker run --cgroupns=host`, the default on cgroup v1.
 pub(crate) fn use_host_cgroup_namespace(config: &mut Value) {
     list(&mut config["linux"]["namespaces"]).retain(|namespace| namespace["type"] != "cgroup");
+}
+
+/// The annotation that makes the hook treat systemd as one of those that know only `name=systemd`.
+pub(crate) fn hold_to_legacy(config: &mut Value) {
+    config["annotations"]["oci-systemd-hook.cgroup"] = json!("legacy");
+}
+
+/// The first id that a user namespace of ours maps its root to.
+pub(super) const FIRST_ID: u32 = 100_000;
+
+/// `dockerd --userns-remap`, or `podman run --userns=auto`: all ids from the namespace's own range.
+pub(crate) fn use_user_namespace(config: &mut Value) {
+    list(&mut config["linux"]["namespaces"]).push(json!({ "type": "user" }));
+    for mappings in ["uidMappings", "gidMappings"] {
+        config["linux"][mappings] =
+            json!([{ "containerID": 0, "hostID": FIRST_ID, "size": 65_536 }]);
+    }
+}
+
+/// The edits by their names, as tests print them: `own` (nothing), `host` cgroup namespace, `legacy`, `user`
+/// namespace, `admin` (`CAP_SYS_ADMIN`).
+pub(crate) fn edit_as(words: &str, config: &mut Value) {
+    for word in words.split_whitespace() {
+        match word {
+            "own" | "root" => {}
+            "host" => use_host_cgroup_namespace(config),
+            "legacy" => hold_to_legacy(config),
+            "user" => use_user_namespace(config),
+            "admin" => add_capabilities(config, &["CAP_SYS_ADMIN"]),
+            _ => panic!("no edit is called {word}"),
+        }
+    }
 }
 
 /// Drop one of the mounts.
@@ -96,7 +140,7 @@ fn list(value: &mut Value) -> &mut Vec<Value> {
 /// The engines' default seccomp profile as the runtimes take it, for a container with the capabilities of `config`.
 /// The rules are those of containers-common's seccomp.json: a group of calls is left out when one of the excluded
 /// capabilities is there, or one of the included is not, or the architecture is not among the included.
-pub(super) fn default_seccomp(config: &Value) -> Value {
+pub(crate) fn default_seccomp(config: &Value) -> Value {
     let profile = directory().join("runtimes/trixie/usr/share/containers/seccomp.json");
     let text = fs::read_to_string(&profile).unwrap_or_else(|error| {
         panic!(

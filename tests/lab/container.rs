@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use super::{View, text};
 
 /// A bundle over an image, with the image as the lower layer of an overlay, and the container made from it.
 pub(crate) struct Container<'view> {
-    view: &'view View,
+    pub(super) view: &'view View,
     runtime: String,
     /// 64 hexadecimal digits, as engines make them.
     pub(crate) id: String,
-    bundle: Bundle<'view>,
+    pub(super) bundle: Bundle<'view>,
     console: Option<Console>,
     mounts_before: Vec<String>,
 }
@@ -83,7 +83,7 @@ impl<'view> Container<'view> {
     }
 
     /// Run it with its output in a file of the bundle: what it starts holds on to that for the container's life.
-    fn logged(&self, command: &mut Command) -> Result<(), String> {
+    pub(super) fn logged(&self, command: &mut Command) -> Result<(), String> {
         let path = self.bundle.directory.join("log");
         let log = fs::File::create(&path).expect("the bundle can be written");
         let copy = log.try_clone().expect("a descriptor can be copied");
@@ -99,76 +99,24 @@ impl<'view> Container<'view> {
         }
     }
 
-    /// Until systemd says that all is up, 60 seconds at most; the error says how far it came.
-    pub(crate) fn wait_until_running(&self) -> Result<(), String> {
-        let started = Instant::now();
-        loop {
-            let status = text(&self.exec(&["systemctl", "is-system-running"]));
-            let waited = started.elapsed().as_secs();
-            match status.as_str() {
-                "running" => return Ok(()),
-                "degraded" => return Err(format!("degraded: {}", self.failed_units())),
-                _ if !self.is_up() => return Err(format!("exited: {}", self.last_words())),
-                // Not even begun: PID 1 froze.
-                "offline" if waited > 20 => return Err(format!("frozen: {}", self.last_words())),
-                _ if waited > 60 => {
-                    return Err(format!(
-                        "not running after 60 s: {status}: {}",
-                        self.last_words()
-                    ));
-                }
-                _ => thread::sleep(Duration::from_millis(50)),
-            }
-        }
-    }
-
-    fn failed_units(&self) -> String {
-        let units = self.exec(&[
-            "systemctl",
-            "--failed",
-            "--plain",
-            "--no-legend",
-            "--no-pager",
-        ]);
-        String::from_utf8_lossy(&units.stdout)
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
-    fn last_words(&self) -> String {
-        let log = fs::read_to_string(self.bundle.directory.join("log")).unwrap_or_default();
-        last_line(&(log + &self.console_text()))
-    }
-
-    /// A command in the container.
-    pub(crate) fn exec(&self, command: &[&str]) -> Output {
-        self.runtime(&["exec", &self.id])
-            .args(command)
-            .output()
-            .expect("nsenter can be run")
-    }
-
-    /// A shell script in the container, which must succeed, and its output.
-    pub(crate) fn shell(&self, script: &str) -> String {
-        let output = self.exec(&["sh", "-c", script]);
-        assert!(output.status.success(), "{script}: {}", text(&output));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    /// `runtime kill`; systemd's stop signal, SIGRTMIN+3, is `37`.
+    /// `runtime kill`; systemd's stop signal, SIGRTMIN+3, is `37`, which youki does not know.
     pub(crate) fn kill(&self, signal: &str) {
-        let output = self
-            .runtime(&["kill", &self.id, signal])
-            .output()
-            .expect("nsenter can be run");
-        assert!(
-            output.status.success(),
-            "{} kill {signal}: {}",
-            self.runtime,
-            text(&output)
-        );
+        let sent = if self.runtime == "youki" && signal == "37" {
+            let mut command = self.view.command("kill");
+            command.args(["-37", &self.pid().to_string()]).output()
+        } else {
+            self.runtime(&["kill", &self.id, signal]).output()
+        };
+        let sent = sent.expect("nsenter can be run");
+        let what = format!("{} kill {signal}", self.runtime);
+        assert!(sent.status.success(), "{what}: {}", text(&sent));
+    }
+
+    /// What the runtime says to a signal that it does not know.
+    pub(crate) fn refused_signal(&self, signal: &str) -> String {
+        let mut kill = self.runtime(&["kill", &self.id, signal]);
+        self.logged(&mut kill)
+            .expect_err("the runtime knows that signal")
     }
 
     /// How long it took to end, or an error after `limit`.
@@ -223,12 +171,23 @@ impl<'view> Container<'view> {
         }
     }
 
+    /// `runtime delete --force`, of whatever there is.
+    pub(crate) fn delete_by_force(&self) {
+        let _ = self.runtime(&["delete", "--force", &self.id]).output();
+    }
+
     /// Stop and delete it, and find nothing left.
     pub(crate) fn end(&self) -> Result<Duration, String> {
         let took = self.stop()?;
         self.delete()?;
+        self.is_gone()?;
+        Ok(took)
+    }
+
+    /// That nothing is left of it.
+    pub(crate) fn is_gone(&self) -> Result<(), String> {
         match self.leftovers() {
-            left if left.is_empty() => Ok(took),
+            left if left.is_empty() => Ok(()),
             left => Err(format!("left behind: {}", left.join(", "))),
         }
     }
@@ -277,13 +236,13 @@ impl<'view> Container<'view> {
         self.bundle.directory.join(name)
     }
 
-    fn runtime(&self, arguments: &[&str]) -> Command {
+    pub(super) fn runtime(&self, arguments: &[&str]) -> Command {
         let mut command = self.view.command(&self.runtime);
         command
             .arg("--root")
             .arg(self.bundle.directory.join("state"));
-        if self.view.cgroups == "none" {
-            command.arg("--cgroup-manager=disabled"); // crun's
+        if self.view.cgroups == "none" && self.runtime == "crun" {
+            command.arg("--cgroup-manager=disabled");
         }
         command.args(arguments);
         command
@@ -292,9 +251,17 @@ impl<'view> Container<'view> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        let _ = self.runtime(&["delete", "--force", &self.id]).output();
+        self.delete_by_force();
+        if !thread::panicking() {
+            return; // nothing is hidden from a test that looks for it
+        }
+        // or the next test would trip over what this one found
         for cgroup in self.cgroups() {
-            let _ = fs::remove_dir(cgroup); // or the next test would trip over what this one found
+            let _ = fs::remove_dir(&cgroup);
+            let above = cgroup
+                .parent()
+                .filter(|above| above.ends_with("oci-systemd-hook"));
+            let _ = above.map(fs::remove_dir);
         }
     }
 }
@@ -309,7 +276,7 @@ fn random_id() -> String {
 }
 
 /// The last thing said that is not systemd's farewell.
-fn last_line(text: &str) -> String {
+pub(super) fn last_line(text: &str) -> String {
     let farewell = |line: &&str| {
         !line.is_empty()
             && !line.starts_with("Exiting PID 1")

@@ -4,17 +4,24 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+mod accident;
 mod bundle;
 mod config;
 mod console;
 mod container;
+mod inside;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-pub(crate) use config::{add_capabilities, use_host_cgroup_namespace};
+pub(crate) use bundle::copy_hook;
+pub(crate) use config::{
+    add_capabilities, default_seccomp, docker_defaults_and_hook, edit_as, use_host_cgroup_namespace,
+};
 pub(crate) use container::Container;
 
 /// Where `tests/lab/images` and `tests/lab/runtimes` keep what they build.
@@ -34,12 +41,53 @@ pub(crate) fn image(name: &str) -> PathBuf {
     tree
 }
 
+/// The version of an image's systemd, as the name of its own shared library has it.
+pub(crate) fn image_version(name: &str) -> String {
+    // Debian 11 still has it in /lib/systemd.
+    let places = ["lib", "usr/lib"].map(|lib| image(name).join(lib));
+    let places = places.iter().flat_map(|lib| {
+        let below = fs::read_dir(lib).into_iter().flatten().flatten();
+        below
+            .map(|entry| entry.path().join("systemd"))
+            .chain([lib.join("systemd")])
+            .collect::<Vec<_>>()
+    });
+    let mut files = places.flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten());
+    let version = files.find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let rest = name.strip_prefix("libsystemd-shared-")?;
+        Some(rest.split(|c: char| !c.is_ascii_digit()).next()?.to_owned())
+    });
+    version.unwrap_or_else(|| panic!("no systemd in the image {name}"))
+}
+
 /// The binary that the containers call: ours, or the one that `HOOK_UNDER_TEST` names.
 pub(crate) fn hook() -> PathBuf {
     std::env::var_os("HOOK_UNDER_TEST").map_or_else(
         || env!("CARGO_BIN_EXE_oci-systemd-hook").into(),
         PathBuf::from,
     )
+}
+
+/// The hierarchies that the kernel has at the moment, mounted or not, by the names in /proc/self/cgroup.
+pub(crate) fn hierarchies() -> Vec<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").expect("/proc is there");
+    let names = text.lines().filter_map(|line| line.split(':').nth(1));
+    names.map(str::to_owned).collect()
+}
+
+/// Those that are there and were not before, when they have had a minute to go: a hierarchy goes some time after its
+/// last cgroup, and views of other tests have hierarchies of their own on a host with cgroup2 alone.
+pub(crate) fn new_hierarchies(before: &[String]) -> Vec<String> {
+    let started = Instant::now();
+    loop {
+        let mut new = hierarchies();
+        new.retain(|name| !before.contains(name));
+        if new.is_empty() || started.elapsed().as_secs() > 60 {
+            return new;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A mount namespace with one view of the host's cgroups, which lives as long as this value. Its holder waits for
@@ -84,6 +132,7 @@ impl View {
                 "PATH",
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             )
+            .env_remove("RUST_BACKTRACE") // youki's last line is its error then
             .stdin(Stdio::null());
         command
     }

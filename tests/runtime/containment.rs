@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::lab::{Container, View, add_capabilities, text, use_host_cgroup_namespace};
+use crate::lab::{Container, View, add_capabilities, edit_as, text};
 
 /// Everything that root can try without a program of its own. It prints one line for each cgroup in which it got its
 /// way, "DEVICE:INODE what", which names that directory wherever it is mounted.
@@ -24,7 +24,11 @@ awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts | sort -u | while read -r mount; 
     done
 done
 for kind in cgroup2 "cgroup -o none,name=systemd" "cgroup -o none,name=evil" "cgroup -o memory"; do
-    mkdir -p /root/mnt; mount -t $kind evil /root/mnt 2>/dev/null && echo "$(name /root/mnt) mount"
+    mkdir -p /root/mnt; mount -t $kind evil /root/mnt 2>/dev/null || continue
+    echo "$(name /root/mnt) mount"
+    mkdir /root/mnt/evil 2>/dev/null && { echo "$(name /root/mnt) mkdir"; rmdir /root/mnt/evil; }
+    sh -c 'echo $$ 2>/dev/null >/root/mnt/cgroup.procs' 2>/dev/null && echo "$(name /root/mnt) cgroup.procs"
+    umount /root/mnt
 done
 :
 "#;
@@ -59,21 +63,10 @@ fn limits_of(container: &Container) -> BTreeSet<String> {
     )
 }
 
-fn attack_from_within(runtime: &str, cgroups: &str, image: &str, host_namespace: bool) {
-    let what = format!(
-        "{runtime} {cgroups} {image} {}",
-        if host_namespace {
-            "host's namespace"
-        } else {
-            "own namespace"
-        }
-    );
+fn attack_from_within(runtime: &str, cgroups: &str, image: &str, edits: &str) {
+    let what = format!("{runtime} {cgroups} {image} {edits}");
     let view = View::open("trixie", cgroups);
-    let edit = |config: &mut serde_json::Value| {
-        if host_namespace {
-            use_host_cgroup_namespace(config);
-        }
-    };
+    let edit = |config: &mut serde_json::Value| edit_as(edits, config);
     let victim = Container::with(&view, runtime, image, edit);
     let attacker = Container::with(&view, runtime, image, edit);
     victim
@@ -92,17 +85,27 @@ fn attack_from_within(runtime: &str, cgroups: &str, image: &str, host_namespace:
         "{what}: it cannot even write its own: {successes}"
     );
     let named = |line: &&str| line.split(' ').next().unwrap_or_default().to_owned();
+    // With CAP_SYS_ADMIN in a user namespace it may mount what its cgroup namespace shows, and see, but not write.
+    let is_allowed_mount = |line: &&str| edits.contains("admin") && line.ends_with(" mount");
     let outside: Vec<_> = successes
         .lines()
-        .filter(|line| !own.contains(&named(line)))
+        .filter(|line| !own.contains(&named(line)) && !is_allowed_mount(line))
         .collect();
     assert!(
         outside.is_empty(),
         "{what}: written outside of its own cgroups: {outside:?}"
     );
+    // In a user namespace it has the whole of its cgroup but for the files that hold limits.
+    let delegate = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
+    let is_delegated = |line: &&str| {
+        let what = line.split(' ').nth(1).unwrap_or_default();
+        edits.contains("user")
+            && (["mkdir", "mount", "remount"].contains(&what)
+                || delegate.lines().any(|name| name == what))
+    };
     let at_limits: Vec<_> = successes
         .lines()
-        .filter(|line| limits.contains(&named(line)))
+        .filter(|line| limits.contains(&named(line)) && !is_delegated(line))
         .collect();
     assert!(
         at_limits.is_empty(),
@@ -110,7 +113,9 @@ fn attack_from_within(runtime: &str, cgroups: &str, image: &str, host_namespace:
     );
 
     // Who gives a container the host's cgroup namespace shows it the names in cgroup2, with a hook or without.
-    if !host_namespace || cgroups == "v1" {
+    // Where the hook made a place at the hierarchy's root, the names of its siblings are in sight, too.
+    let made = edits.contains("legacy") || cgroups == "none" || image == "sid" && cgroups == "v1";
+    if !made && (!edits.contains("host") || cgroups == "v1") {
         let sight = attacker.shell(&format!(
             "find /sys/fs/cgroup -name '*{}*' 2>/dev/null || true",
             victim.id
@@ -130,28 +135,49 @@ fn attack_from_within(runtime: &str, cgroups: &str, image: &str, host_namespace:
 #[test]
 #[ignore = "needs root and the lab: make test"]
 fn nothing_outside_can_be_written_on_v1() {
-    for host_namespace in [false, true] {
-        attack_from_within("runc", "v1", "bookworm", host_namespace);
-        attack_from_within("crun", "v1", "trixie", host_namespace);
+    for namespace in ["own", "host"] {
+        attack_from_within("runc", "v1", "bookworm", namespace);
+        attack_from_within("crun", "v1", "trixie", namespace);
     }
 }
 
 #[test]
 #[ignore = "needs root and the lab: make test"]
 fn nothing_outside_can_be_written_on_hybrid() {
-    for host_namespace in [false, true] {
-        attack_from_within("runc", "hybrid", "bookworm", host_namespace);
-        attack_from_within("runc", "hybrid", "sid", host_namespace);
+    for namespace in ["own", "host"] {
+        attack_from_within("runc", "hybrid", "bookworm", namespace);
+        attack_from_within("runc", "hybrid", "sid", namespace);
     }
 }
 
 #[test]
 #[ignore = "needs root and the lab: make test"]
 fn nothing_outside_can_be_written_on_v2() {
-    for host_namespace in [false, true] {
-        attack_from_within("runc", "v2", "bookworm", host_namespace);
-        attack_from_within("crun", "v2", "sid", host_namespace);
+    for namespace in ["own", "host"] {
+        attack_from_within("runc", "v2", "bookworm", namespace);
+        attack_from_within("crun", "v2", "sid", namespace);
     }
+}
+
+#[test]
+#[ignore = "needs root and the lab: make test"]
+fn nothing_outside_can_be_written_from_a_place_of_the_hooks() {
+    for namespace in ["own", "host"] {
+        attack_from_within("crun", "v1", "sid", namespace);
+        attack_from_within("runc", "v2", "bookworm", &format!("{namespace} legacy"));
+        attack_from_within("crun", "none", "bookworm", namespace);
+        attack_from_within("crun", "none", "sid", namespace);
+    }
+}
+
+#[test]
+#[ignore = "needs root and the lab: make test"]
+fn nothing_outside_can_be_written_from_a_user_namespace() {
+    attack_from_within("runc", "v2", "sid", "user");
+    attack_from_within("crun", "v1", "bookworm", "user");
+    attack_from_within("runc", "v1", "sid", "user admin");
+    attack_from_within("crun", "v2", "bookworm", "user admin");
+    attack_from_within("runc", "v2", "bookworm", "user admin legacy");
 }
 
 /// A runc in a container that was given what a runc needs.

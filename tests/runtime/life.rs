@@ -1,11 +1,13 @@
 //! How a container ends, and what it says on its terminal.
 
+use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::lab::{Container, View, text};
+use crate::lab::{Container, View, edit_as, text};
 
 const PROOF: &str =
     "[Service]\nExecStart=sleep infinity\nExecStop=/bin/sh -c 'echo orderly >/var/stopped'\n";
@@ -21,7 +23,7 @@ fn with_proof<'view>(view: &'view View, runtime: &str, image: &str) -> Container
 }
 
 fn was_stopped_orderly(container: &Container) -> bool {
-    std::fs::read_to_string(container.path("/var/stopped")).is_ok_and(|text| text == "orderly\n")
+    fs::read_to_string(container.path("/var/stopped")).is_ok_and(|text| text == "orderly\n")
 }
 
 #[test]
@@ -127,5 +129,107 @@ fn the_boot_log_is_on_the_terminal_and_tty0_is_refused() {
             "{runtime}: {}",
             container.console_text()
         );
+    }
+}
+
+/// Every way of giving systemd a tree: runtime, view, image, edits.
+const WAYS: [(&str, &str, &str, &str); 10] = [
+    ("runc", "v2", "trixie", "own"),
+    ("crun", "v2", "sid", "host"),
+    ("runc", "v2", "bookworm", "own legacy"),
+    ("runc", "hybrid", "sid", "own"),
+    ("runc", "v1", "bookworm", "host"),
+    ("runc", "v1", "sid", "own"),
+    ("crun", "v1", "bookworm", "own"),
+    ("crun", "none", "sid", "own"),
+    ("runc", "v2", "sid", "user"),
+    ("crun", "v2", "bookworm", "user"),
+];
+
+#[test]
+#[ignore = "needs root and the lab: make test"]
+fn exec_after_boot_lands_in_the_cgroups_of_its_container() {
+    for (runtime, cgroups, image, edits) in WAYS {
+        let what = format!("{runtime} {cgroups} {image} {edits}");
+        let view = View::open("trixie", cgroups);
+        let container = Container::with(&view, runtime, image, |config| edit_as(edits, config));
+        container
+            .boot()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let its = container.during_exec(&["sleep", "1000"], |pid| {
+            fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs")
+        });
+        let first =
+            fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("it runs");
+        println!(
+            "{what}: {}",
+            its.replace('\n', " ").replace(&container.id, "ID")
+        );
+        let own = format!("lab-{}", container.id);
+        for line in its.lines() {
+            // Where the runtime has put PID 1 into a cgroup of the container's, it has to put this one, too.
+            let hierarchy = line.rsplit_once(':').map_or("", |(hierarchy, _)| hierarchy);
+            let is_held = first
+                .lines()
+                .any(|line| line.starts_with(&format!("{hierarchy}:")) && line.contains(&own));
+            assert!(
+                line.contains(&own) || !is_held,
+                "{what}: {line} of\n{first}"
+            );
+        }
+        container
+            .wait_until_running()
+            .and_then(|()| container.end().map(drop))
+            .unwrap_or_else(|error| panic!("{what}, afterwards: {error}"));
+    }
+}
+
+#[test]
+#[ignore = "needs root and the lab: make test"]
+fn pause_and_resume_work_after_boot() {
+    for (runtime, cgroups, image, edits) in WAYS {
+        let what = format!("{runtime} {cgroups} {image} {edits}");
+        let view = View::open("trixie", cgroups);
+        let container = Container::with(&view, runtime, image, |config| edit_as(edits, config));
+        container
+            .boot()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        container.shell(
+            "systemd-run --quiet --unit=clock sh -c 'while date +%s%N >/run/clock; do sleep 0.05; done'",
+        );
+        if cgroups == "none" {
+            let refused = container
+                .pause()
+                .expect_err("crun has no cgroup to freeze there");
+            println!("{what}: {refused}");
+        } else {
+            let file = PathBuf::from(format!("/proc/{}/root/run/clock", container.pid()));
+            let clock = || fs::read_to_string(&file).unwrap_or_default();
+            while clock().is_empty() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            container
+                .pause()
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            let paused = clock();
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!(clock(), paused, "{what}: its service runs on");
+            container
+                .resume()
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            let asked = Instant::now();
+            while clock() == paused {
+                assert!(
+                    asked.elapsed() < Duration::from_secs(5),
+                    "{what}: not resumed"
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            println!("{what}: paused and resumed");
+        }
+        container
+            .wait_until_running()
+            .and_then(|()| container.end().map(drop))
+            .unwrap_or_else(|error| panic!("{what}, afterwards: {error}"));
     }
 }
