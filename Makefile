@@ -9,7 +9,9 @@ INSTALL ?= install
 # run time, built without crt-static.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 STATIC := RUSTFLAGS="$(strip $(RUSTFLAGS) -C target-feature=+crt-static)"
-BINARY := $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/oci-systemd-hook
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Where it is found without rustc, which root may not have: make build && sudo make install.
+BINARY := $(TARGET)/oci-systemd-hook
 
 HOOK := $(PREFIX)/libexec/oci/hooks.d/oci-systemd-hook
 HOOKS_D := $(PREFIX)/share/containers/oci/hooks.d
@@ -17,7 +19,7 @@ CDI := /etc/cdi
 MAN := $(PREFIX)/share/man/man8
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test lint clean need-cargo
+.PHONY: help build install uninstall demo test compatibility lint clean need-cargo
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
@@ -30,6 +32,7 @@ need-cargo:
 
 build: need-cargo ## the release binary, static: there is no run-time loader for an image to interfere with
 	$(STATIC) $(CARGO) build --release --locked --target $(HOST)
+	$(INSTALL) -m 755 $(TARGET)/$(HOST)/release/oci-systemd-hook $(BINARY)
 	@headers=$$(readelf --program-headers --wide $(BINARY)) && case $$headers in *INTERP*) \
 		echo 'make: $(BINARY) is not static' >&2; exit 1;; esac
 	@echo 'built $(BINARY)'
@@ -61,7 +64,18 @@ test: need-cargo ## install what is needed, then run all tests, on real runtimes
 	tests/lab/needs
 	tests/lab/images
 	tests/lab/runtimes
+	tests/lab/youki
 	$(STATIC) $(CARGO) test --release --locked --target $(HOST) -- --include-ignored --test-threads=2
+
+compatibility: need-cargo ## run the matrix, and write the README's table of what it saw (root)
+	tests/lab/needs
+	tests/lab/images
+	tests/lab/runtimes
+	tests/lab/youki
+	mkdir -p target && rm -f target/compatibility
+	COMPATIBILITY=$(CURDIR)/target/compatibility $(STATIC) $(CARGO) test --release --locked --target $(HOST) \
+		--test runtime -- --ignored --nocapture --test-threads=2 matrix_of_
+	tests/lab/compatibility target/compatibility README.md
 
 # The pages are for people who change it, and so have the private items; only that makes links to them work.
 lint: need-cargo ## formatting, clippy and rustdoc, with warnings as errors
