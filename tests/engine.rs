@@ -20,5 +20,7 @@ mod docker;
 mod host;
 #[path = "engine/podman.rs"]
 mod podman;
+#[path = "engine/readme.rs"]
+mod readme;
 #[path = "engine/registration.rs"]
 mod registration;

@@ -1,14 +1,14 @@
 //! Docker has no hooks.d; a container asks for the hook as for a device. `docker run` has no more options here than a
 //! user needs, and Docker's own seccomp profile and capabilities.
 
-use crate::host::{Host, images_for};
+use crate::host::{Host, IMAGES};
 use crate::lab::text;
 
 const DEVICE: &str = "--device=oci-systemd-hook/init=systemd";
 
-fn boots_what_fits(cgroups: &str) {
+fn boots_every_systemd(cgroups: &str) {
     let host = Host::with_docker(cgroups);
-    for name in images_for(cgroups) {
+    for name in IMAGES {
         let container = host.start(&[DEVICE, &host.image(name)]);
         container.boot();
         container.assert_prepared();
@@ -20,20 +20,20 @@ fn boots_what_fits(cgroups: &str) {
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
-fn docker_boots_every_systemd_that_fits_v1() {
-    boots_what_fits("v1");
+fn docker_boots_every_systemd_on_a_v1_host() {
+    boots_every_systemd("v1");
 }
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
-fn docker_boots_every_systemd_that_fits_v2() {
-    boots_what_fits("v2");
+fn docker_boots_every_systemd_on_a_v2_host() {
+    boots_every_systemd("v2");
 }
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
 fn docker_boots_every_systemd_on_a_hybrid_host() {
-    boots_what_fits("hybrid");
+    boots_every_systemd("hybrid");
 }
 
 #[test]

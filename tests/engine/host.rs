@@ -13,13 +13,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::lab::{self, View, text};
 
-/// The systemd images that a view's cgroups fit: 247, 252 and 257 take them all, 262 needs cgroup2.
-pub(crate) fn images_for(cgroups: &str) -> &'static [&'static str] {
-    match cgroups {
-        "v1" => &["bullseye", "bookworm", "trixie"],
-        _ => &["bullseye", "bookworm", "trixie", "sid"],
-    }
-}
+/// systemd 247, 252, 257 and 262.
+pub(crate) const IMAGES: [&str; 4] = ["bullseye", "bookworm", "trixie", "sid"];
 
 /// An engine on a host where the hook is installed. The containers end with it.
 pub(crate) struct Host {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::host::{Host, images_for};
+use crate::host::{Host, IMAGES};
 
 const DEVICE: &str = "--device=oci-systemd-hook/init=systemd";
 
@@ -21,10 +21,10 @@ fn runtimes_for(root: &str, cgroups: &str) -> &'static [&'static str] {
 /// Both podmans, each with a runtime and a view of its own.
 const HOSTS: &[(&str, &str, &str)] = &[("host", "v1", "runc"), ("trixie", "v2", "crun")];
 
-fn boots_what_fits(root: &str, cgroups: &str) {
+fn boots_every_systemd(root: &str, cgroups: &str) {
     for runtime in runtimes_for(root, cgroups) {
         let host = Host::with_podman(root, cgroups, runtime);
-        for name in images_for(cgroups) {
+        for name in IMAGES {
             let container = host.start(&["--systemd=false", &host.image(name)]);
             container.boot();
             container.assert_prepared();
@@ -37,38 +37,38 @@ fn boots_what_fits(root: &str, cgroups: &str) {
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
-fn podman_of_this_host_boots_every_systemd_that_fits_v1() {
-    boots_what_fits("host", "v1");
+fn podman_of_this_host_boots_every_systemd_on_a_v1_host() {
+    boots_every_systemd("host", "v1");
 }
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
-fn podman_of_this_host_boots_every_systemd_that_fits_v2() {
-    boots_what_fits("host", "v2");
+fn podman_of_this_host_boots_every_systemd_on_a_v2_host() {
+    boots_every_systemd("host", "v2");
 }
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
 fn podman_of_this_host_boots_every_systemd_on_a_hybrid_host() {
-    boots_what_fits("host", "hybrid");
+    boots_every_systemd("host", "hybrid");
 }
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
-fn podman_of_debian_13_boots_every_systemd_that_fits_v1() {
-    boots_what_fits("trixie", "v1");
+fn podman_of_debian_13_boots_every_systemd_on_a_v1_host() {
+    boots_every_systemd("trixie", "v1");
 }
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
-fn podman_of_debian_13_boots_every_systemd_that_fits_v2() {
-    boots_what_fits("trixie", "v2");
+fn podman_of_debian_13_boots_every_systemd_on_a_v2_host() {
+    boots_every_systemd("trixie", "v2");
 }
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
 fn podman_of_debian_13_boots_every_systemd_on_a_hybrid_host() {
-    boots_what_fits("trixie", "hybrid");
+    boots_every_systemd("trixie", "hybrid");
 }
 
 #[test]
