@@ -49,7 +49,7 @@ pub(crate) fn apply(
             Step::AttachTree(tree) => workpiece.attach(tree, rootfs),
             Step::SeedMachineId { id, keep, means } => seed(rootfs, *id, *keep, *means),
         }
-        .map_err(|error| Error::failed(step, &error))?;
+        .map_err(|error| Error::failed(step, error))?;
     }
     Ok(())
 }

@@ -185,6 +185,21 @@ pub(crate) struct Tree {
     pub(crate) view: View,
 }
 
+impl Tree {
+    /// Where in the mounted tree the place is, if it is not its root.
+    pub(crate) fn place_at(&self) -> Option<&str> {
+        match &self.view {
+            View::Root => None,
+            View::Below(path) | View::Within(path) => Some(path),
+        }
+    }
+
+    /// Whether the mount on the hierarchy's mount point is read-only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self.view, View::Below(_))
+    }
+}
+
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.hierarchy, self.hierarchy.mount_point())?;

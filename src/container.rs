@@ -44,7 +44,7 @@ impl Container {
             if error.is_missing() || error.is_no_process() {
                 Error::Refused(Refusal::Gone(pid))
             } else {
-                Error::failed("open the container's process", &error)
+                Error::failed("open the container's process", error)
             }
         };
         let proc = proc::open(&pid.to_string()).map_err(gone)?;
@@ -154,7 +154,7 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> sys::Result<bool> {
 /// Find the root file system at the place where the runtime's namespace has it: it has not pivoted
 /// yet, and in the container's namespace a mount lies there, on the directory that the host sees.
 fn open_rootfs(proc: &OwnedFd, path: &Path) -> Result<Rootfs, Error> {
-    let failed = |error: sys::Error| Error::failed("open the container's root file system", &error);
+    let failed = |error: sys::Error| Error::failed("open the container's root file system", error);
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let top = sys::open_at(proc, "root", flags, 0).map_err(failed)?;
     let root = match sys::open_below(&top, path, flags, Resolve::InRoot) {

@@ -1,6 +1,7 @@
 //! Everything that stops a container from starting: one variant for each thing that a person can
 //! act on, the exit status of each, and, in one place, what to do about it.
 
+use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ pub(crate) enum Error {
     #[error("cannot read the container's state: {0}")]
     BadState(String),
     /// The bundle's config.json cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Bundle {
         /// The file.
         path: PathBuf,
@@ -57,14 +58,13 @@ pub(crate) enum Error {
     #[error("cannot give systemd a cgroup tree: {0}")]
     Cgroup(cgroup::Obstacle),
     /// A step failed in the kernel.
-    #[error("cannot {doing}: {call}")]
+    #[error("cannot {doing}")]
     Failed {
         /// The step, as it reads after "cannot".
         doing: String,
         /// The call that failed, with its object and errno.
-        call: String,
-        /// The name of the errno, `ENOENT`.
-        errno: String,
+        #[source]
+        call: sys::Error,
     },
 }
 
@@ -106,11 +106,10 @@ impl From<BadAnnotation> for Error {
 
 impl Error {
     /// A failed call, and what it was good for: reads after "cannot".
-    pub(crate) fn failed(doing: impl fmt::Display, call: &sys::Error) -> Self {
+    pub(crate) fn failed(doing: impl fmt::Display, call: sys::Error) -> Self {
         Self::Failed {
             doing: doing.to_string(),
-            errno: call.name(),
-            call: call.to_string(),
+            call,
         }
     }
 
@@ -126,7 +125,7 @@ impl Error {
             | Self::Place(..)
             | Self::Cgroup(_) => 65,
             Self::Bundle { .. } => 66,
-            Self::Failed { errno, .. } => match errno.as_str() {
+            Self::Failed { call, .. } => match call.name().as_str() {
                 "ENOSYS" => 69,
                 "EPERM" | "EACCES" => 77,
                 _ => 71,
@@ -174,7 +173,7 @@ impl Error {
             Self::Cgroup(cgroup::Obstacle::NoName) => {
                 "name it with letters, digits and any of _ + - . only"
             }
-            Self::Failed { errno, .. } => match errno.as_str() {
+            Self::Failed { call, .. } => match call.name().as_str() {
                 "ENOSYS" => "it takes Linux 5.8 or newer",
                 "EPERM" | "EACCES" => {
                     "an LSM or a file's attributes may forbid it; else run the engine as root, or, rootless, on cgroup v2 with a cgroup delegated to its user"
@@ -195,7 +194,13 @@ impl Error {
     /// from an image or a config cannot add lines or colours to it, nor push the advice out of it.
     pub(crate) fn line(&self, id: Option<&str>) -> String {
         let id = id.map(|id| format!("{}: ", short(id))).unwrap_or_default();
-        let line = printable(&format!("oci-systemd-hook: {id}{self}"));
+        let mut line = format!("oci-systemd-hook: {id}{self}");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            line.extend([": ", &error.to_string()]);
+            cause = error.source();
+        }
+        let line = printable(&line);
         match self.hint() {
             Some(hint) => format!("{line} ({hint})"),
             None => line,
@@ -241,7 +246,7 @@ mod tests {
     #[test]
     fn says_who_what_why_and_what_to_do_in_one_line() {
         let call = sys::Error::new("openat2", "/run/lock", 20);
-        let error = Error::failed("mount a tmpfs on /run/lock", &call);
+        let error = Error::failed("mount a tmpfs on /run/lock", call);
         assert_eq!(
             error.line(Some("3f2a9c1d0b7e4455")),
             "oci-systemd-hook: 3f2a9c1d0b7e: cannot mount a tmpfs on /run/lock: \
@@ -273,7 +278,7 @@ mod tests {
 
     #[test]
     fn tells_the_classes_apart_by_the_status() {
-        let failed = |errno| Error::failed("x", &sys::Error::new("mount", "", errno)).exit_status();
+        let failed = |errno| Error::failed("x", sys::Error::new("mount", "", errno)).exit_status();
         for (status, expected) in [
             (Error::Usage(String::new()).exit_status(), 64),
             (Error::Refused(Refusal::Pid(1)).exit_status(), 65),

@@ -41,7 +41,7 @@ pub(crate) fn observe(
     payload: Payload,
     policy: Policy,
 ) -> Result<(Facts, Workpiece), Error> {
-    let host_failed = |error: sys::Error| Error::failed("look at the host", &error);
+    let host_failed = |error: sys::Error| Error::failed("look at the host", error);
     let layout = layout().map_err(host_failed)?;
     let support = Support::of(payload.version, policy.cgroup);
     let hierarchy = Hierarchy::choose(layout, support);
@@ -55,9 +55,8 @@ pub(crate) fn observe(
         lock: spot(container, config, "/run/lock")?,
         tmp: spot(container, config, "/tmp")?,
         etc: spot(container, config, "/etc")?,
-        image_mounts_tmp: has_unit(&container.rootfs, "tmp.mount").map_err(
-            |error: sys::Error| Error::failed("look for tmp.mount in the image", &error),
-        )?,
+        image_mounts_tmp: has_unit(&container.rootfs, "tmp.mount")
+            .map_err(|error: sys::Error| Error::failed("look for tmp.mount in the image", error))?,
         root_is_read_only: is_read_only(container, config)?,
         memory: config
             .memory_limit()
@@ -107,7 +106,7 @@ fn membership(
     hierarchy: Hierarchy,
     layout: Layout,
 ) -> Result<(Workpiece, Membership), Error> {
-    let failed = |error: sys::Error| Error::failed("look at the container's cgroup", &error);
+    let failed = |error: sys::Error| Error::failed("look at the container's cgroup", error);
     let host = Host::open(hierarchy, hierarchy.host_mount_point(layout)).map_err(failed)?;
     // A hierarchy that does not exist yet has all processes in its root when it does.
     let path = || -> Result<String, Error> {
@@ -221,7 +220,7 @@ fn is_ready(
 
 /// What is at a place that a tmpfs may go on.
 fn spot(container: &Container, config: &Config, path: &'static str) -> Result<Spot, Error> {
-    let failed = |error: sys::Error| Error::failed(format!("look at {path} in the image"), &error);
+    let failed = |error: sys::Error| Error::failed(format!("look at {path} in the image"), error);
     let Some((found, stat)) = container.rootfs.find_entry(path).map_err(failed)? else {
         return Ok(Spot::Missing);
     };
@@ -271,14 +270,14 @@ fn has_unit(rootfs: &Rootfs, unit: &str) -> sys::Result<bool> {
 /// Whether the root file system is read-only, or becomes so after the hook.
 fn is_read_only(container: &Container, config: &Config) -> Result<bool, Error> {
     let mount = sys::file_system(container.rootfs.root())
-        .map_err(|error: sys::Error| Error::failed("look at the root file system", &error))?;
+        .map_err(|error: sys::Error| Error::failed("look at the root file system", error))?;
     Ok(config.root_becomes_read_only() || mount.is_read_only())
 }
 
 /// Whether the runtime made the tree of a version 1 container: a tmpfs with `systemd` in it.
 fn has_legacy_tree(rootfs: &Rootfs) -> Result<bool, Error> {
     let failed =
-        |error: sys::Error| Error::failed("look at /sys/fs/cgroup in the container", &error);
+        |error: sys::Error| Error::failed("look at /sys/fs/cgroup in the container", error);
     let Some((top, _)) = rootfs.find("/sys/fs/cgroup").map_err(failed)? else {
         return Ok(false);
     };

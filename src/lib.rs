@@ -130,7 +130,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
     let root = config.root_path().ok_or(Error::NoRoot)?;
     let mut container = Container::open(state.pid, &state.bundle, root)?;
     let payload = match payload::identify(&container.rootfs, &candidate)
-        .map_err(|error| Error::failed("look at the container's program", &error))?
+        .map_err(|error| Error::failed("look at the container's program", error))?
     {
         Ok(payload) => payload,
         Err(skip) => return Ok(Err(skip)),
@@ -143,7 +143,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
         // A rootless runtime without a user namespace around it: its user has rights only in there.
         container
             .enter_user_namespace()
-            .map_err(|error| Error::failed("enter the container's user namespace", &error))?;
+            .map_err(|error| Error::failed("enter the container's user namespace", error))?;
     }
     let (facts, mut workpiece) = facts::observe(&container, state, &config, payload, policy)?;
     let steps = plan::plan(&facts)?;
@@ -154,7 +154,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
 /// Remove the place that was made for a container, if one was. All else lies in its namespaces and
 /// in its own cgroup, and went with them.
 fn clean_up(id: &str) -> Result<(), Error> {
-    let failed = |error| Error::failed("remove the container's cgroup", &error);
+    let failed = |error| Error::failed("remove the container's cgroup", error);
     if !cgroup::is_name(id) {
         return Ok(());
     }

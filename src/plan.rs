@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::cgroup::{Hierarchy, Layout, Place, Tree, View};
+use crate::cgroup::{Hierarchy, Layout, Place, Tree};
 use crate::error::Error;
 use crate::machine_id::MachineId;
 use crate::seed::Means;
@@ -294,19 +294,10 @@ impl Tmpfs {
     }
 }
 
-impl Tree {
-    /// Where in the mounted tree the place is, if it is not its root.
-    pub(crate) fn place_at(&self) -> Option<&str> {
-        match &self.view {
-            View::Root => None,
-            View::Below(path) | View::Within(path) => Some(path),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::View;
 
     fn facts() -> Facts {
         Facts {

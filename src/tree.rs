@@ -11,13 +11,6 @@ use crate::rootfs::Rootfs;
 use crate::sys::mount;
 use crate::sys::{self, OFlags, Resolve};
 
-impl Tree {
-    /// Whether the mount on the hierarchy's mount point is read-only.
-    fn is_read_only(&self) -> bool {
-        matches!(self.view, View::Below(_))
-    }
-}
-
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 /// What has been made of a tree so far.
@@ -37,10 +30,9 @@ pub(crate) struct Workpiece {
 enum Outer {
     /// Made for it: all is right already.
     Fresh(OwnedFd),
-    /// A clone of the host's mount, or of a part of it: its attributes and propagation are too.
-    Clone(OwnedFd),
-    /// Our mount of the whole hierarchy.
-    Whole(OwnedFd),
+    /// A clone of the host's mount or of a part of it, or a mount of the whole hierarchy: its
+    /// attributes and propagation are still to be set.
+    Rough(OwnedFd),
     /// The place, out of our mount of the whole hierarchy. It can only be taken out of it when
     /// that is attached: before Linux 6.15 nothing can be cloned from a detached mount.
     PlaceOf(OwnedFd),
@@ -93,13 +85,13 @@ impl Workpiece {
                 make_path(self.place()?, path)?;
                 match self.root.take() {
                     Some(root) => Outer::PlaceOf(root),
-                    None => Outer::Clone(mount::duplicate(self.place()?)?),
+                    None => Outer::Rough(mount::duplicate(self.place()?)?),
                 }
             }
             (Hierarchy::Unified, _) => match (self.root.take(), self.host.mounted()) {
-                (Some(root), _) => Outer::Whole(root),
+                (Some(root), _) => Outer::Rough(root),
                 (None, Some(host)) if !has_cgroup_namespace => {
-                    Outer::Clone(mount::duplicate(host)?)
+                    Outer::Rough(mount::duplicate(host)?)
                 }
                 _ => Outer::Fresh(hierarchy::mount(tree.hierarchy, tree.is_read_only())?),
             },
@@ -124,7 +116,7 @@ impl Workpiece {
         let attach = |mount: &OwnedFd| mount::attach(mount, &target, Path::new(mount_point));
         let (outer, is_fresh) = match outer {
             Outer::Fresh(outer) => (outer, true),
-            Outer::Clone(outer) | Outer::Whole(outer) => (outer, false),
+            Outer::Rough(outer) => (outer, false),
             Outer::PlaceOf(root) => {
                 attach(&root)?;
                 let path = tree.place_at().unwrap_or("/");
