@@ -19,11 +19,11 @@ CDI := /etc/cdi
 MAN := $(PREFIX)/share/man/man8
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test compatibility lint clean need-cargo
+.PHONY: help build install uninstall demo test test-vm compatibility lint clean need-cargo
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
-		printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
+		printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 need-cargo:
 	@command -v $(CARGO) >/dev/null && command -v rustc >/dev/null || { \
@@ -66,6 +66,15 @@ test: need-cargo ## install what is needed, then run all tests, on real runtimes
 	tests/lab/runtimes
 	tests/lab/youki
 	$(STATIC) $(CARGO) test --release --locked --target $(HOST) -- --include-ignored --test-threads=2
+
+test-vm: need-cargo ## a short form of it on machines with Debian's kernels 5.10, 6.1 and 6.12, in qemu (root, 20 minutes)
+	tests/lab/needs
+	tests/lab/images bullseye bookworm trixie sid
+	tests/lab/runtimes
+	@for kernel in 5.10 6.1 6.12; do \
+		$(STATIC) CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/tests/lab/vm $$kernel" \
+		$(CARGO) test --release --locked --target $(HOST) --test vm -- \
+		--ignored --test-threads=1 --nocapture || exit 1; done
 
 compatibility: need-cargo ## run the matrix, and write the README's table of what it saw (root)
 	tests/lab/needs

@@ -52,7 +52,7 @@ fn link(bundle: &Bundle, target: &str, at: &str) {
 #[ignore = "needs root: make test"]
 fn writes_nothing_where_the_images_links_lead_into_a_volume() {
     prepare_untouched("data", |bundle| {
-        link(bundle, "/data/file", "etc/machine-id")
+        link(bundle, "/data/file", "etc/machine-id");
     });
     prepare_untouched("data", |bundle| link(bundle, "/data/new", "etc/machine-id"));
     prepare_untouched("data", |bundle| link(bundle, "/data", "etc"));
