@@ -10,6 +10,7 @@ use crate::container::Container;
 use crate::decision::Policy;
 use crate::error::Error;
 use crate::hierarchy::Host;
+use crate::host;
 use crate::machine_id::MachineId;
 use crate::oci::{Config, State};
 use crate::payload::Payload;
@@ -42,14 +43,14 @@ pub(crate) fn observe(
     policy: Policy,
 ) -> Result<(Facts, Workpiece), Error> {
     let host_failed = |error: sys::Error| Error::failed("look at the host", error);
-    let layout = layout().map_err(host_failed)?;
+    let layout = host::layout().map_err(host_failed)?;
     let support = Support::of(payload.version, policy.cgroup);
     let hierarchy = Hierarchy::choose(layout, support);
     let (workpiece, membership) = membership(container, config, hierarchy, layout)?;
     let tree = cgroup::tree(hierarchy, &membership, &state.id).map_err(Error::Cgroup)?;
 
     let machine = sys::total_memory();
-    let selinux = is_selinux_enabled().map_err(host_failed)?;
+    let selinux = host::is_selinux_enabled().map_err(host_failed)?;
     let facts = Facts {
         run: spot(container, config, "/run")?,
         lock: spot(container, config, "/run/lock")?,
@@ -72,31 +73,11 @@ pub(crate) fn observe(
         machine_id: MachineId::of_container(
             config.process.variable("container_uuid"),
             &state.id,
-            host_machine_id(),
+            host::machine_id(),
         ),
         keep_machine_id: policy.keep_machine_id,
     };
     Ok((facts, workpiece))
-}
-
-/// What is mounted on /sys/fs/cgroup in the runtime's mount namespace.
-pub(crate) fn layout() -> sys::Result<Layout> {
-    let file_system = |path| match sys::open_host(path, OFlags::PATH | OFlags::DIRECTORY) {
-        Err(error) if error.is_missing() => Ok(None),
-        opened => sys::file_system(opened?).map(Some),
-    };
-    let is = |path, kind: fn(&sys::FileSystem) -> bool| {
-        Ok(file_system(path)?.is_some_and(|found| kind(&found)))
-    };
-    Ok(if is("/sys/fs/cgroup", sys::FileSystem::is_cgroup2)? {
-        Layout::Unified
-    } else if !is("/sys/fs/cgroup/systemd", sys::FileSystem::is_cgroup)? {
-        Layout::Absent
-    } else if is("/sys/fs/cgroup/unified", sys::FileSystem::is_cgroup2)? {
-        Layout::Hybrid
-    } else {
-        Layout::Legacy
-    })
 }
 
 /// The process's place in the hierarchy: on the host, and as the container sees it.
@@ -288,17 +269,4 @@ fn has_legacy_tree(rootfs: &Rootfs) -> Result<bool, Error> {
         .find_entry("/sys/fs/cgroup/systemd")
         .map_err(failed)?;
     Ok(systemd.is_some_and(|(_, stat)| stat.kind == FileType::Directory))
-}
-
-fn is_selinux_enabled() -> sys::Result<bool> {
-    match sys::open_host("/sys/fs/selinux", OFlags::PATH | OFlags::DIRECTORY) {
-        Err(error) if error.is_missing() => Ok(false),
-        opened => Ok(sys::file_system(opened?)?.is_selinux()),
-    }
-}
-
-/// The host's own machine ID; a host that has none does without.
-fn host_machine_id() -> Option<MachineId> {
-    let file = sys::open_host("/etc/machine-id", OFlags::RDONLY).ok()?;
-    MachineId::parse(&sys::read_up_to(file, 64, "/etc/machine-id").ok()?)
 }

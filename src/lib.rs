@@ -6,7 +6,8 @@
 //! 2. [`decision`]: is the container a candidate, and what do its annotations wish?
 //! 3. [`container`]: its process, namespaces and root file system, each held by a descriptor.
 //! 4. [`payload`]: is its program systemd, and which ([`elf`])?
-//! 5. [`facts`]: what else a plan depends on, observed; [`cgroup`] decides which tree it gets.
+//! 5. [`facts`]: what else a plan depends on, observed, of the [`host`] too; [`cgroup`] decides
+//!    which tree it gets.
 //! 6. [`plan`]: facts in, steps out.
 //! 7. [`apply`]: the steps, done ([`keep`] saves what is covered, [`tree`] and [`place`] make the
 //!    cgroup tree, [`seed`] writes the machine ID).
@@ -26,6 +27,7 @@ mod elf;
 mod error;
 mod facts;
 mod hierarchy;
+mod host;
 mod keep;
 mod log;
 mod machine_id;
@@ -158,7 +160,7 @@ fn clean_up(id: &str) -> Result<(), Error> {
     if !cgroup::is_name(id) {
         return Ok(());
     }
-    let layout = facts::layout().map_err(failed)?;
+    let layout = host::layout().map_err(failed)?;
     for hierarchy in [Hierarchy::Named, Hierarchy::Unified] {
         let mount_point = hierarchy.host_mount_point(layout);
         match hierarchy::clean_up(hierarchy, mount_point, id) {

@@ -48,12 +48,12 @@ pub(crate) fn seed(
     if !is_replaced(&existing, wanted, keep) {
         return existing.id.map_or(Ok(()), |id| seed_dbus(rootfs, id));
     }
-    // What the root's means are does not matter in a volume on /etc, and the other way round.
+    let is_in_image = sys::stat(&entry.directory)?.mount == sys::stat(rootfs.root())?.mount;
     let is_file = matches!(&entry.found, Some((_, stat)) if stat.kind == FileType::RegularFile);
     match means {
         Means::None => return Err(sys::Error::read_only("openat", PATH)),
         Means::Bind => bind(rootfs, &entry, wanted)?,
-        Means::PreferBind if is_file => bind(rootfs, &entry, wanted)?,
+        Means::PreferBind if is_file && is_in_image => bind(rootfs, &entry, wanted)?,
         Means::PreferBind | Means::Write => match write(&entry, wanted) {
             Err(error) if error.is_read_only() => {
                 let why = |bound| if is_file { bound } else { error };

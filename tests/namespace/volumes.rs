@@ -155,3 +155,19 @@ fn replaces_a_baked_id_that_a_link_keeps_at_the_top_of_the_image() {
         "{id}"
     );
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn writes_the_id_on_the_tmpfs_where_a_link_of_a_read_only_root_leads_there() {
+    let mut bundle = Bundle::with_systemd(252);
+    bundle.write("run/machine-id", b"0123456789abcdef0123456789abcdef\n");
+    symlink("/run/machine-id", bundle.image("etc/machine-id")).expect("a link");
+    bundle.config["root"]["readonly"] = json!(true);
+    let process = Process::start(&bundle, "");
+    process.prepare(&bundle);
+    let id = fs::read_to_string(process.path("run/machine-id")).expect("the ID");
+    assert!(
+        id.len() == 33 && !id.starts_with("0123456789abcdef"),
+        "{id}"
+    );
+}

@@ -1,0 +1,39 @@
+//! Looking at the host that the runtime runs on: what is the same for all of its containers.
+
+use crate::cgroup::Layout;
+use crate::machine_id::MachineId;
+use crate::sys::{self, OFlags};
+
+/// What is mounted on /sys/fs/cgroup in the runtime's mount namespace.
+pub(crate) fn layout() -> sys::Result<Layout> {
+    let file_system = |path| match sys::open_host(path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.is_missing() => Ok(None),
+        opened => sys::file_system(opened?).map(Some),
+    };
+    let is = |path, kind: fn(&sys::FileSystem) -> bool| {
+        Ok(file_system(path)?.is_some_and(|found| kind(&found)))
+    };
+    Ok(if is("/sys/fs/cgroup", sys::FileSystem::is_cgroup2)? {
+        Layout::Unified
+    } else if !is("/sys/fs/cgroup/systemd", sys::FileSystem::is_cgroup)? {
+        Layout::Absent
+    } else if is("/sys/fs/cgroup/unified", sys::FileSystem::is_cgroup2)? {
+        Layout::Hybrid
+    } else {
+        Layout::Legacy
+    })
+}
+
+/// Whether the kernel wants labels.
+pub(crate) fn is_selinux_enabled() -> sys::Result<bool> {
+    match sys::open_host("/sys/fs/selinux", OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.is_missing() => Ok(false),
+        opened => Ok(sys::file_system(opened?)?.is_selinux()),
+    }
+}
+
+/// The host's own machine ID; a host that has none does without.
+pub(crate) fn machine_id() -> Option<MachineId> {
+    let file = sys::open_host("/etc/machine-id", OFlags::RDONLY).ok()?;
+    MachineId::parse(&sys::read_up_to(file, 64, "/etc/machine-id").ok()?)
+}
