@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Root};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::error::Error;
 
@@ -60,9 +61,9 @@ pub(crate) struct Config {
     root: Option<Root>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) process: Process,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "well_formed")]
     mounts: Vec<Mount>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "texts")]
     pub(crate) annotations: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
     linux: Linux,
@@ -125,7 +126,8 @@ struct Resources {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Memory {
-    limit: Option<i64>,
+    /// Whatever number it is: a float, or beyond 64 bits.
+    limit: Value,
 }
 
 impl Config {
@@ -164,13 +166,14 @@ impl Config {
         Some(self.linux.mount_label.as_str()).filter(|label| !label.is_empty())
     }
 
-    /// The container's memory limit in bytes; runtimes take 0 and -1 for none.
+    /// The container's memory limit in bytes; runtimes take 0 and -1 for none. One that does not fit
+    /// limits nothing either.
     pub(crate) fn memory_limit(&self) -> Option<u64> {
         self.linux
             .resources
             .memory
             .limit
-            .and_then(|limit| u64::try_from(limit).ok())
+            .as_u64()
             .filter(|limit| *limit > 0)
     }
 
@@ -203,6 +206,26 @@ fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// The mounts that are ones. What is wrong with another is the runtime's to say: a container that
+/// is none of systemd's must not be stopped for it.
+fn well_formed<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Mount>, D::Error> {
+    let mounts: Vec<Value> = or_default(from)?;
+    Ok(mounts
+        .into_iter()
+        .filter_map(|mount| serde_json::from_value(mount).ok())
+        .collect())
+}
+
+/// The annotations that are texts, for the same reason.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let annotations: BTreeMap<String, Value> = or_default(from)?;
+    let text = |(name, value)| match value {
+        Value::String(value) => Some((name, value)),
+        _ => None,
+    };
+    Ok(annotations.into_iter().filter_map(text).collect())
 }
 
 /// All of the input, or `None` when it is larger than `limit`.
@@ -305,6 +328,20 @@ mod tests {
     }
 
     #[test]
+    fn leaves_to_the_runtime_what_is_wrong_with_a_mount_or_an_annotation() {
+        let config = config(
+            r#"{"mounts":[{"destination":5},{"destination":"/a","options":[null]},7,
+                {"destination":"/run","options":["ro"]}],"annotations":{"a":null,"b":1,"c":"d","c":"e"}}"#,
+        );
+        let found: Vec<_> = config.read_only_destinations().collect();
+        assert_eq!(found, [Path::new("/run")]);
+        assert_eq!(
+            config.annotations,
+            [("c".to_owned(), "e".to_owned())].into()
+        );
+    }
+
+    #[test]
     fn knows_who_may_mount() {
         for (capabilities, may_mount) in [
             (r#"{"bounding":["CAP_CHOWN","CAP_SYS_ADMIN"]}"#, true),
@@ -321,7 +358,7 @@ mod tests {
 
     #[test]
     fn takes_no_limit_for_none() {
-        for limit in ["0", "-1"] {
+        for limit in ["0", "-1", "1e30", "99999999999999999999", "null", "\"1G\""] {
             let text = format!(r#"{{"linux":{{"resources":{{"memory":{{"limit":{limit}}}}}}}}}"#);
             assert_eq!(config(&text).memory_limit(), None);
         }

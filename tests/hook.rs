@@ -109,8 +109,8 @@ fn refuses_a_config_that_is_not_one() {
         b"\xff\xfe",
         br#"{"process": 5}"#,
         br#"{"process": {"args": "/sbin/init"}}"#,
-        br#"{"annotations": {"a": 1}}"#,
-        br#"{"linux": {"resources": {"memory": {"limit": "1G"}}}}"#,
+        br#"{"annotations": ["a"]}"#,
+        br#"{"linux": {"resources": {"memory": "1G"}}}"#,
         large.as_bytes(),
     ] {
         fs::write(&config, text).expect("config.json");
