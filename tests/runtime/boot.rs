@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::lab::{Container, View};
+use crate::lab::{Container, View, edit_as, image};
 
 #[test]
 #[ignore = "needs root and the lab: make test"]
@@ -132,5 +132,45 @@ fn systemd_runs_with_the_defaults_of_docker_and_no_privilege() {
             "{image}"
         );
         container.end().unwrap();
+    }
+}
+
+/// podman's `--rootfs PATH:idmap`, Kubernetes' user namespaces: the files belong to root on the disk, and to the
+/// container's root in its mount of them. The host's root may look at them, and make nothing (EOVERFLOW).
+#[test]
+#[ignore = "needs root and the lab: make test"]
+fn a_root_file_system_may_be_idmapped() {
+    for (runtime, cgroups) in [("runc", "v2"), ("crun", "v1")] {
+        let view = View::open("trixie", cgroups);
+        let container =
+            Container::with(&view, runtime, "bookworm", |config| edit_as("user", config));
+        // Not of an overlay: that can be made of idmapped mounts, and not be one.
+        let [tree, rootfs] =
+            ["tree", "rootfs"].map(|name| container.beside(name).display().to_string());
+        view.run(
+            "cp",
+            &["--archive", &image("bookworm").display().to_string(), &tree],
+        );
+        view.run(
+            "mount",
+            &[
+                "--bind",
+                "-o",
+                "X-mount.idmap=b:0:100000:65536",
+                &tree,
+                &rootfs,
+            ],
+        );
+        container
+            .boot()
+            .unwrap_or_else(|error| panic!("{runtime} {cgroups}: {error}"));
+        let owners = container.shell("stat -c %u /run /run/lock /etc/machine-id | sort -u");
+        assert_eq!(owners.trim(), "0", "{runtime} {cgroups}");
+        let on_disk = std::fs::metadata(container.beside("tree/etc/machine-id")).expect("an ID");
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&on_disk), 0);
+        container.stop().unwrap();
+        container.delete().unwrap();
+        view.run("umount", &[&rootfs]);
+        container.is_gone().unwrap();
     }
 }
