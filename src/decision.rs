@@ -8,11 +8,20 @@ use std::path::{Path, PathBuf};
 /// The `PATH` that runtimes assume where the container's environment has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The variable in a container's environment by which the hook of old was kept away.
+pub(crate) const SWITCH: &str = "oci-systemd-hook";
+/// The annotations that are the hook's.
+pub(crate) const ANNOTATIONS: [&str; 3] = [Policy::MODE, Policy::CGROUP, Policy::MACHINE_ID];
+
 /// What a container's program is, as its config says it.
 pub(crate) struct Request<'a> {
-    pub(crate) args: &'a [String],
-    pub(crate) env: &'a [String],
+    /// `args[0]`.
+    pub(crate) program: &'a str,
     pub(crate) cwd: &'a Path,
+    /// The variable `PATH` of its environment.
+    pub(crate) path: Option<&'a str>,
+    /// The variable [`SWITCH`] of its environment.
+    pub(crate) switch: Option<&'a str>,
     pub(crate) annotations: &'a BTreeMap<String, String>,
     /// The registration is opt-in already (`--always`).
     pub(crate) always: bool,
@@ -61,20 +70,15 @@ impl fmt::Display for Skip {
 /// Decide from the config alone. `never` and `disabled` beat `always`, which beats `auto`.
 pub(crate) fn candidate(request: &Request<'_>) -> Result<Candidate, Skip> {
     let mode = request.annotations.get(Policy::MODE).map(String::as_str);
-    if mode == Some("never")
-        || request
-            .env
-            .iter()
-            .any(|entry| entry == "oci-systemd-hook=disabled")
-    {
+    if mode == Some("never") || request.switch == Some("disabled") {
         return Err(Skip::Disabled);
     }
     let always = request.always || mode == Some("always");
-    let program = request.args.first().map_or("", String::as_str);
+    let program = request.program;
     let name = program.rsplit('/').next().unwrap_or("");
     let programs = match name {
         "init" | "systemd" if program.contains('/') => vec![request.cwd.join(program)],
-        "init" | "systemd" => search_path(request.env)
+        "init" | "systemd" => search_path(request.path)
             .map(|dir| Path::new(dir).join(name))
             .collect(),
         _ if always => Vec::new(),
@@ -83,13 +87,10 @@ pub(crate) fn candidate(request: &Request<'_>) -> Result<Candidate, Skip> {
     Ok(Candidate { programs, always })
 }
 
-fn search_path(env: &[String]) -> impl Iterator<Item = &str> {
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|entry| entry.strip_prefix("PATH="))
-        .unwrap_or(USUAL_PATH);
-    path.split(':').filter(|dir| !dir.is_empty())
+fn search_path(path: Option<&str>) -> impl Iterator<Item = &str> {
+    path.unwrap_or(USUAL_PATH)
+        .split(':')
+        .filter(|dir| !dir.is_empty())
 }
 
 /// What a container's annotations wish, beyond the mode.
@@ -158,16 +159,23 @@ impl Policy {
 mod tests {
     use super::*;
 
-    fn decide(program: &str, env: &[&str], mode: &str, always: bool) -> Result<Candidate, Skip> {
-        let annotations = [(Policy::MODE.to_owned(), mode.to_owned())].into();
+    fn decide(program: &str) -> Result<Candidate, Skip> {
+        decide_with(program, None, None, "auto", false)
+    }
+
+    fn decide_with(
+        program: &str,
+        path: Option<&str>,
+        switch: Option<&str>,
+        mode: &str,
+        always: bool,
+    ) -> Result<Candidate, Skip> {
         candidate(&Request {
-            args: &[program.to_owned(), "--unit=x".to_owned()],
-            env: &env
-                .iter()
-                .map(|entry| (*entry).to_owned())
-                .collect::<Vec<_>>(),
+            program,
             cwd: Path::new("/srv"),
-            annotations: &annotations,
+            path,
+            switch,
+            annotations: &[(Policy::MODE.to_owned(), mode.to_owned())].into(),
             always,
         })
     }
@@ -180,7 +188,7 @@ mod tests {
             ("/init", "/init"),
             ("./init", "/srv/./init"),
         ] {
-            let candidate = decide(program, &[], "auto", false).expect(program);
+            let candidate = decide(program).expect(program);
             assert_eq!(candidate.programs, [Path::new(looked_at)], "{program}");
             assert!(!candidate.always);
         }
@@ -188,18 +196,13 @@ mod tests {
 
     #[test]
     fn looks_a_bare_name_up_in_the_path_of_the_process() {
-        let candidate = decide("init", &["PATH=/a", "PATH=/b::/c"], "auto", false).expect("init");
+        let candidate =
+            decide_with("init", Some("/b::/c"), None, "auto", false).expect("a candidate");
         assert_eq!(
             candidate.programs,
             [Path::new("/b/init"), Path::new("/c/init")]
         );
-        assert_eq!(
-            decide("systemd", &[], "auto", false)
-                .expect("systemd")
-                .programs
-                .len(),
-            6
-        );
+        assert_eq!(decide("systemd").expect("systemd").programs.len(), 6);
     }
 
     #[test]
@@ -215,7 +218,7 @@ mod tests {
             "/sbin/init.sh",
             "/sbin/openrc-init",
         ] {
-            let skip = decide(program, &[], "auto", false);
+            let skip = decide(program);
             assert_eq!(
                 skip,
                 Err(Skip::OtherProgram(program.to_owned())),
@@ -226,23 +229,24 @@ mod tests {
 
     #[test]
     fn lets_never_beat_always_and_always_beat_auto() {
-        let disabled = &["oci-systemd-hook=disabled"][..];
-        for (env, mode, always, expected) in [
-            (&[][..], "never", true, Err(Skip::Disabled)),
+        let disabled = Some("disabled");
+        for (switch, mode, always, expected) in [
+            (None, "never", true, Err(Skip::Disabled)),
             (disabled, "always", true, Err(Skip::Disabled)),
             (disabled, "auto", false, Err(Skip::Disabled)),
-            (&[], "always", false, Ok(true)),
-            (&[], "auto", true, Ok(true)),
-            (&[], "nonsense", true, Ok(true)),
+            (Some("enabled"), "always", false, Ok(true)),
+            (None, "auto", true, Ok(true)),
+            (None, "nonsense", true, Ok(true)),
             (
-                &[],
+                None,
                 "auto",
                 false,
                 Err(Skip::OtherProgram("/start".to_owned())),
             ),
         ] {
-            let decided = decide("/start", env, mode, always).map(|candidate| candidate.always);
-            assert_eq!(decided, expected, "{env:?} {mode} {always}");
+            let decided = decide_with("/start", None, switch, mode, always);
+            let decided = decided.map(|candidate| candidate.always);
+            assert_eq!(decided, expected, "{switch:?} {mode} {always}");
         }
     }
 

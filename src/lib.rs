@@ -2,7 +2,8 @@
 //!
 //! The story, in the order in which [`run`] tells it:
 //!
-//! 1. [`oci`]: the container's state and the bundle's config.json, as far as they matter.
+//! 1. [`oci`]: the container's state and the bundle's config.json, as far as they matter ([`json`]
+//!    reads them).
 //! 2. [`decision`]: is the container a candidate, and what do its annotations wish?
 //! 3. [`container`]: its process, namespaces and root file system, each held by a descriptor.
 //! 4. [`payload`]: is its program systemd, and which ([`elf`])?
@@ -28,6 +29,7 @@ mod error;
 mod facts;
 mod hierarchy;
 mod host;
+mod json;
 mod keep;
 mod log;
 mod machine_id;
@@ -119,10 +121,11 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
     }
     let config = Config::read(&state.bundle)?;
     let request = Request {
-        args: &config.process.args,
-        env: &config.process.env,
+        program: config.process.program(),
         cwd: &config.process.cwd,
-        annotations: &config.annotations,
+        path: config.process.variable("PATH"),
+        switch: config.process.variable(decision::SWITCH),
+        annotations: config.annotations(),
         always,
     };
     let candidate = match decision::candidate(&request) {
@@ -130,14 +133,14 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
         Err(skip) => return Ok(Err(skip)),
     };
     let root = config.root_path().ok_or(Error::NoRoot)?;
-    let mut container = Container::open(state.pid, &state.bundle, root)?;
+    let mut container = Container::open(state.pid(), &state.bundle, root)?;
     let payload = match payload::identify(&container.rootfs, &candidate)
         .map_err(|error| Error::failed("look at the container's program", error))?
     {
         Ok(payload) => payload,
         Err(skip) => return Ok(Err(skip)),
     };
-    let policy = Policy::read(&config.annotations)?;
+    let policy = Policy::read(config.annotations())?;
     log::connect();
     warn_of(payload, &config);
 

@@ -1,36 +1,50 @@
 //! The two JSON documents of the OCI runtime spec that a hook is given: the container's state and
-//! the bundle's config.json. Only the fields that the hook needs are read, each may be missing or
-//! null, and what a newer runtime adds is passed over: `oci_spec`'s own `Spec` fails as a whole on
-//! one capability that it does not know, and would then stop every container of the host.
+//! the bundle's config.json. Only the fields that the hook needs are read, each may be missing, and
+//! what is wrong with one is the runtime's to say: a container that is none of systemd's must not be
+//! stopped for it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Mount, Root};
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess};
 
+use crate::decision;
 use crate::error::Error;
+use crate::json::{self, Shape, shape};
 
 /// More than the state of any container: a state has a few hundred bytes.
 const STATE_LIMIT: u64 = 1 << 20;
 /// Engines write config.json files of 10 to 100 KiB.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
+/// These are objects of the spec, and read as serde derives it.
+macro_rules! objects {
+    ($($object:ident)*) => {$(
+        impl<'de> Shape<'de> for $object {
+            fn object<A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
+                Self::deserialize(MapAccessDeserializer::new(object))
+            }
+        }
+    )*};
+}
+
+objects! { State Config Root Process Capabilities Mount Linux Resources Memory }
+
 /// The container's state (runtime.md, "State").
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct State {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
     pub(crate) id: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
     pub(crate) status: String,
-    /// As the runtime sees it; 0 where the state has none.
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) pid: i32,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
+    pid: Option<i64>,
+    #[serde(deserialize_with = "shape")]
     pub(crate) bundle: PathBuf,
 }
 
@@ -40,17 +54,32 @@ impl State {
     /// # Errors
     /// Larger than 1 MiB, not JSON, not an object, without an id.
     pub(crate) fn read(input: impl Read) -> Result<Self, Error> {
-        let bytes = read_limited(input, STATE_LIMIT)
-            .map_err(|error| Error::BadState(error.to_string()))?
-            .ok_or_else(|| Error::BadState("it is larger than 1 MiB".into()))?;
+        // As large as most; otherwise it would begin with reads of 32 bytes.
+        let mut bytes = Vec::with_capacity(4096);
+        input
+            .take(STATE_LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::BadState(error.to_string()))?;
+        let length = bytes.len() as u64;
+        if length > STATE_LIMIT {
+            return Err(Error::BadState("it is larger than 1 MiB".into()));
+        }
         if bytes.is_empty() {
             return Err(Error::BadState("standard input is empty".into()));
         }
-        let state: Self = parse(&bytes).map_err(Error::BadState)?;
+        let state: Self =
+            json::read(&bytes[..], length).map_err(|error| Error::BadState(error.to_string()))?;
         if state.id.is_empty() {
             return Err(Error::BadState("it has no id".into()));
         }
         Ok(state)
+    }
+
+    /// As the runtime sees it; 0 where the state has none.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+            .and_then(|pid| i32::try_from(pid).ok())
+            .unwrap_or(0)
     }
 }
 
@@ -58,76 +87,188 @@ impl State {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Config {
-    root: Option<Root>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
+    root: Root,
+    #[serde(deserialize_with = "shape")]
     pub(crate) process: Process,
-    #[serde(deserialize_with = "well_formed")]
-    mounts: Vec<Mount>,
-    #[serde(deserialize_with = "texts")]
-    pub(crate) annotations: BTreeMap<String, String>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
+    mounts: Mounts,
+    #[serde(deserialize_with = "shape")]
+    annotations: Annotations,
+    #[serde(deserialize_with = "shape")]
     linux: Linux,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+struct Root {
+    #[serde(deserialize_with = "shape")]
+    path: PathBuf,
+    #[serde(deserialize_with = "shape")]
+    readonly: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Process {
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) args: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) env: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
+    args: Program,
+    #[serde(deserialize_with = "shape")]
+    env: Environment,
+    #[serde(deserialize_with = "shape")]
     pub(crate) cwd: PathBuf,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
     capabilities: Capabilities,
+}
+
+/// `args`, of which only the program matters.
+#[derive(Debug, Default)]
+struct Program(String);
+
+impl<'de> Shape<'de> for Program {
+    fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        let mut program: Option<String> = None;
+        json::each(list, |arg| _ = program.get_or_insert(arg))?;
+        Ok(Self(program.unwrap_or_default()))
+    }
+}
+
+/// `env`, of which only a few variables matter; the last value of one wins, as in runtimes.
+#[derive(Debug, Default)]
+struct Environment(BTreeMap<&'static str, String>);
+
+impl Environment {
+    const NAMES: [&'static str; 4] = ["PATH", "container", "container_uuid", decision::SWITCH];
+}
+
+impl<'de> Shape<'de> for Environment {
+    fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        let mut variables = BTreeMap::new();
+        json::each(list, |entry: String| {
+            if let Some((name, value)) = entry.split_once('=')
+                && let Some(name) = Self::NAMES.into_iter().find(|known| *known == name)
+            {
+                variables.insert(name, value.to_owned());
+            }
+        })?;
+        Ok(Self(variables))
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Capabilities {
-    #[serde(deserialize_with = "or_default")]
-    bounding: Vec<String>,
+    #[serde(deserialize_with = "shape")]
+    bounding: Bounding,
+}
+
+/// `bounding`, of which only `CAP_SYS_ADMIN` matters.
+#[derive(Debug, Default)]
+struct Bounding {
+    sys_admin: bool,
+}
+
+impl<'de> Shape<'de> for Bounding {
+    fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        let mut sys_admin = false;
+        json::each(list, |name: String| sys_admin |= name == "CAP_SYS_ADMIN")?;
+        Ok(Self { sys_admin })
+    }
 }
 
 impl Process {
-    /// Whether the container's root may mount and remount: no engine's default, but a user's word.
-    pub(crate) fn may_mount(&self) -> bool {
-        self.capabilities
-            .bounding
-            .iter()
-            .any(|name| name == "CAP_SYS_ADMIN")
+    /// `args[0]`.
+    pub(crate) fn program(&self) -> &str {
+        &self.args.0
     }
 
-    /// A variable of the container's program; the last one wins, as in runtimes.
+    /// Whether the container's root may mount and remount: no engine's default, but a user's word.
+    pub(crate) fn may_mount(&self) -> bool {
+        self.capabilities.bounding.sys_admin
+    }
+
+    /// A variable of the container's program, one of those that are kept.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
-        self.env
-            .iter()
-            .rev()
-            .find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
+        self.env.0.get(name).map(String::as_str)
+    }
+}
+
+/// `mounts`, of which only the destinations of the read-only ones matter.
+#[derive(Debug, Default)]
+struct Mounts(Vec<PathBuf>);
+
+impl<'de> Shape<'de> for Mounts {
+    fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        let mut read_only = Vec::new();
+        json::each(list, |mount: Mount| {
+            if mount.options.read_only {
+                read_only.push(mount.destination);
+            }
+        })?;
+        Ok(Self(read_only))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Mount {
+    #[serde(deserialize_with = "shape")]
+    destination: PathBuf,
+    #[serde(deserialize_with = "shape")]
+    options: Options,
+}
+
+#[derive(Debug, Default)]
+struct Options {
+    read_only: bool,
+}
+
+impl<'de> Shape<'de> for Options {
+    fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        let mut read_only = false;
+        json::each(list, |option: String| {
+            read_only |= option == "ro" || option == "rro";
+        })?;
+        Ok(Self { read_only })
+    }
+}
+
+/// `annotations`, of which only ours matter.
+#[derive(Debug, Default)]
+struct Annotations(BTreeMap<String, String>);
+
+impl<'de> Shape<'de> for Annotations {
+    fn object<A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
+        let mut annotations = BTreeMap::new();
+        let is_ours = |name: &str| decision::ANNOTATIONS.contains(&name);
+        json::each_entry(object, is_ours, |name, value| {
+            annotations.insert(name, value);
+        })?;
+        Ok(Self(annotations))
     }
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Linux {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
     mount_label: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
     resources: Resources,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Resources {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "shape")]
     memory: Memory,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Memory {
-    /// Whatever number it is: a float, or beyond 64 bits.
-    limit: Value,
+    #[serde(deserialize_with = "shape")]
+    limit: Option<i64>,
 }
 
 impl Config {
@@ -138,27 +279,42 @@ impl Config {
     /// 16 MiB or not such a document.
     pub(crate) fn read(bundle: &Path) -> Result<Self, Error> {
         let path = bundle.join("config.json");
-        let bytes = File::open(&path)
-            .and_then(|file| read_limited(file, CONFIG_LIMIT))
-            .map_err(|source| Error::Bundle {
-                path: path.clone(),
-                source,
-            })?
-            .ok_or_else(|| Error::BadConfig {
-                path: path.clone(),
-                why: "it is larger than 16 MiB".into(),
-            })?;
-        parse(&bytes).map_err(|why| Error::BadConfig { path, why })
+        let unreadable = |source| Error::Bundle {
+            path: path.clone(),
+            source,
+        };
+        let bad = |why| Error::BadConfig {
+            path: path.clone(),
+            why,
+        };
+        // Looked at before it is opened: nobody may come to the other end of a FIFO.
+        let metadata = path.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(unreadable(std::io::Error::other(
+                "it is not a regular file",
+            )));
+        }
+        if metadata.len() > CONFIG_LIMIT {
+            return Err(bad("it is larger than 16 MiB".into()));
+        }
+        let file = File::open(&path).map_err(unreadable)?;
+        // Should it grow, what is read of it ends somewhere in the middle.
+        json::read(file.take(CONFIG_LIMIT), metadata.len()).map_err(|error| bad(error.to_string()))
     }
 
     /// `root.path`, which is absolute or relative to the bundle.
     pub(crate) fn root_path(&self) -> Option<&Path> {
-        self.root.as_ref().map(|root| root.path().as_path())
+        Some(self.root.path.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// `root.readonly`, which the runtime applies after the hook.
     pub(crate) fn root_becomes_read_only(&self) -> bool {
-        self.root.as_ref().and_then(Root::readonly).unwrap_or(false)
+        self.root.readonly
+    }
+
+    /// The annotations that are the hook's.
+    pub(crate) fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations.0
     }
 
     /// The SELinux label of the container's mounts, if it has one.
@@ -169,71 +325,15 @@ impl Config {
     /// The container's memory limit in bytes; runtimes take 0 and -1 for none. One that does not fit
     /// limits nothing either.
     pub(crate) fn memory_limit(&self) -> Option<u64> {
-        self.linux
-            .resources
-            .memory
-            .limit
-            .as_u64()
-            .filter(|limit| *limit > 0)
+        let limit = u64::try_from(self.linux.resources.memory.limit?).ok()?;
+        Some(limit).filter(|limit| *limit > 0)
     }
 
     /// Where the config mounts something read-only, as it spells it. crun makes it so only after
     /// the hook, so that looking at the mount does not tell.
     pub(crate) fn read_only_destinations(&self) -> impl Iterator<Item = &Path> {
-        let is_read_only = |mount: &&Mount| {
-            let options = mount.options().iter().flatten();
-            options
-                .into_iter()
-                .any(|option| option == "ro" || option == "rro")
-        };
-        self.mounts
-            .iter()
-            .filter(is_read_only)
-            .map(|mount| mount.destination().as_path())
+        self.mounts.0.iter().map(PathBuf::as_path)
     }
-}
-
-/// Read a document whose top is an object; serde would take an array for one too.
-fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, String> {
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        return Err("it is not a JSON object".to_owned());
-    }
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
-}
-
-/// A JSON `null` is the same as a missing field.
-fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
-    from: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
-}
-
-/// The mounts that are ones. What is wrong with another is the runtime's to say: a container that
-/// is none of systemd's must not be stopped for it.
-fn well_formed<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Mount>, D::Error> {
-    let mounts: Vec<Value> = or_default(from)?;
-    Ok(mounts
-        .into_iter()
-        .filter_map(|mount| serde_json::from_value(mount).ok())
-        .collect())
-}
-
-/// The annotations that are texts, for the same reason.
-fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let annotations: BTreeMap<String, Value> = or_default(from)?;
-    let text = |(name, value)| match value {
-        Value::String(value) => Some((name, value)),
-        _ => None,
-    };
-    Ok(annotations.into_iter().filter_map(text).collect())
-}
-
-/// All of the input, or `None` when it is larger than `limit`.
-fn read_limited(input: impl Read, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
-    // As large as most; otherwise it would begin with reads of 32 bytes.
-    let mut bytes = Vec::with_capacity(64 << 10);
-    input.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= limit).then_some(bytes))
 }
 
 #[cfg(test)]
@@ -241,7 +341,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Config {
-        serde_json::from_str(text).expect("a config")
+        json::read(text.as_bytes(), text.len() as u64).expect("a config")
     }
 
     #[test]
@@ -253,7 +353,7 @@ mod tests {
         ] {
             let state = State::read(text.as_bytes()).expect(text);
             assert_eq!(state.id, "c");
-            assert_eq!(state.pid, 7);
+            assert_eq!(state.pid(), 7);
             assert_eq!(state.bundle, Path::new("/b/c"));
         }
     }
@@ -263,24 +363,18 @@ mod tests {
         for text in [
             r#"{"id":"c","status":"stopped"}"#,
             r#"{"id":"c","pid":null,"status":"stopped"}"#,
+            r#"{"id":"c","pid":"7"}"#,
+            r#"{"id":"c","pid":1e99}"#,
+            r#"{"id":"c","pid":2147483648}"#,
+            r#"{"id":"c","pid":18446744073709551616}"#,
         ] {
-            assert_eq!(State::read(text.as_bytes()).expect(text).pid, 0);
+            assert_eq!(State::read(text.as_bytes()).expect(text).pid(), 0);
         }
     }
 
     #[test]
     fn refuses_what_is_not_a_state() {
-        for text in [
-            "",
-            "{",
-            "[]",
-            "7",
-            "\u{0}",
-            "{}",
-            r#"{"id":7}"#,
-            r#"{"id":"c","pid":"7"}"#,
-            r#"{"id":"c","pid":1e99}"#,
-        ] {
+        for text in ["", "{", "[]", "7", "\u{0}", "{}", r#"{"id":7}"#] {
             assert!(
                 matches!(State::read(text.as_bytes()), Err(Error::BadState(_))),
                 "{text}"
@@ -308,14 +402,14 @@ mod tests {
             let config = config(text);
             assert_eq!(config.memory_limit(), None, "{text}");
             assert_eq!(config.mount_label(), None, "{text}");
-            assert!(config.process.args.is_empty(), "{text}");
+            assert_eq!(config.process.program(), "", "{text}");
         }
     }
 
     #[test]
     fn knows_limits_labels_and_variables() {
         let config = config(
-            r#"{"process":{"env":["A=1","AB=2","A=3","C"]},
+            r#"{"process":{"env":["container=1","containers=2",null,"container=3","PATH","A=1"]},
                 "linux":{"mountLabel":"system_u:object_r:container_file_t:s0","resources":{"memory":{"limit":1048576}}}}"#,
         );
         assert_eq!(config.memory_limit(), Some(1_048_576));
@@ -323,22 +417,23 @@ mod tests {
             config.mount_label(),
             Some("system_u:object_r:container_file_t:s0")
         );
-        assert_eq!(config.process.variable("A"), Some("3"));
-        assert_eq!(config.process.variable("C"), None);
+        assert_eq!(config.process.variable("container"), Some("3"));
+        assert_eq!(config.process.variable("PATH"), None);
     }
 
     #[test]
     fn leaves_to_the_runtime_what_is_wrong_with_a_mount_or_an_annotation() {
         let config = config(
             r#"{"mounts":[{"destination":5},{"destination":"/a","options":[null]},7,
-                {"destination":"/run","options":["ro"]}],"annotations":{"a":null,"b":1,"c":"d","c":"e"}}"#,
+                {"destination":"/run","options":["ro"]}],"annotations":{"a":null,"b":1,"oci-systemd-hook.mode":1,
+                "oci-systemd-hook.cgroup":"d","oci-systemd-hook.cgroup":"e"}}"#,
         );
         let found: Vec<_> = config.read_only_destinations().collect();
         assert_eq!(found, [Path::new("/run")]);
-        assert_eq!(
-            config.annotations,
-            [("c".to_owned(), "e".to_owned())].into()
-        );
+        let annotations = config.annotations();
+        assert_eq!(annotations["oci-systemd-hook.cgroup"], "e");
+        assert_eq!(annotations["oci-systemd-hook.mode"], "");
+        assert_eq!(annotations.len(), 2);
     }
 
     #[test]
@@ -358,7 +453,16 @@ mod tests {
 
     #[test]
     fn takes_no_limit_for_none() {
-        for limit in ["0", "-1", "1e30", "99999999999999999999", "null", "\"1G\""] {
+        for limit in [
+            "0",
+            "-1",
+            "1e30",
+            "99999999999999999999",
+            "null",
+            "\"1G\"",
+            "[]",
+            "{}",
+        ] {
             let text = format!(r#"{{"linux":{{"resources":{{"memory":{{"limit":{limit}}}}}}}}}"#);
             assert_eq!(config(&text).memory_limit(), None);
         }

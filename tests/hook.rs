@@ -94,7 +94,7 @@ fn refuses_a_bundle_that_cannot_be_read() {
     run(hook(), state("").as_bytes()).assert_fails(65, &["bundle"]);
     run(hook(), state("bundle").as_bytes()).assert_fails(65, &["bundle"]);
     fs::create_dir(bundle.path.join("config.json")).expect("a directory");
-    run(hook(), bundle.state(5).to_string().as_bytes()).assert_fails(66, &["directory"]);
+    run(hook(), bundle.state(5).to_string().as_bytes()).assert_fails(66, &["not a regular file"]);
 }
 
 #[test]
@@ -107,15 +107,26 @@ fn refuses_a_config_that_is_not_one() {
         b"{",
         b"[]",
         b"\xff\xfe",
-        br#"{"process": 5}"#,
-        br#"{"process": {"args": "/sbin/init"}}"#,
-        br#"{"annotations": ["a"]}"#,
-        br#"{"linux": {"resources": {"memory": "1G"}}}"#,
+        br#"{"process": 5"#,
         large.as_bytes(),
     ] {
         fs::write(&config, text).expect("config.json");
         let refused = run(hook(), bundle.state(5).to_string().as_bytes());
         refused.assert_fails(65, &["config.json: "]);
+    }
+}
+
+#[test]
+fn leaves_what_has_the_wrong_type_to_the_runtime() {
+    let bundle = Bundle::new();
+    for text in [
+        r#"{"process": 5}"#,
+        r#"{"process": {"args": "/sbin/init"}}"#,
+        r#"{"annotations": ["a"]}"#,
+        r#"{"linux": {"resources": {"memory": "1G"}}}"#,
+    ] {
+        fs::write(bundle.path.join("config.json"), text).expect("config.json");
+        run(hook(), bundle.state(5).to_string().as_bytes()).assert_silent();
     }
 }
 
