@@ -67,7 +67,10 @@ pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, 
     }
     // Deepest last in, first out: a directory's times change with what is made in it.
     while let Some((path, stat)) = walk.directories.pop() {
-        owned(sys::imitate(open_directory(into, &path)?, &stat))?;
+        let copy = open_directory(into, &path)?;
+        owned(sys::imitate(&copy, &stat))?;
+        // Not before it is filled: what is made below a default ACL gets one too (acl(5)).
+        walk.attributes(open_directory(from, &path)?, copy)?;
     }
     Ok(walk.mounts)
 }
@@ -85,9 +88,6 @@ impl Walk<'_> {
     fn directory(&mut self, path: &Path, next: &mut Vec<PathBuf>) -> Result<(), Failure> {
         let from = open_directory(self.from, path)?;
         let into = open_directory(self.into, path)?;
-        if !path.as_os_str().is_empty() {
-            self.attributes(&from, &into)?;
-        }
         for entry in sys::entries(&from)? {
             self.entry(&from, &into, &entry?.0, path, next)?;
         }
@@ -138,7 +138,14 @@ impl Walk<'_> {
         stat: &Stat,
     ) -> Result<(), Failure> {
         self.bytes = self.bytes.checked_sub(stat.size).ok_or(Failure::TooMuch)?;
-        let source = File::from(sys::reopen(found)?);
+        let source = match sys::reopen(found) {
+            // Private to an owner whom the user namespace has no number for: nobody's in there.
+            Err(error) if error.is_forbidden() => {
+                log::info!("left out: a file below the place: {error}");
+                return Ok(());
+            }
+            source => File::from(source?),
+        };
         let mut copy = File::from(create_file(into, name)?);
         // Not one byte more than was counted, should it grow.
         io::copy(&mut io::Read::take(&source, stat.size), &mut copy)
