@@ -183,6 +183,7 @@ impl Error {
                 "EROFS" => "make it writable, or put what is missing into the image",
                 "ENOENT" | "ENOTDIR" => "the image or the config has to bring it",
                 "EISDIR" => "it has to be a file",
+                "ELOOP" => "its links lead round in a circle in the image",
                 "ESTALE" => "the runtime's cgroup namespace and cgroup do not belong together",
                 "EBUSY" => "something else uses it",
                 _ => return None,

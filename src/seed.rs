@@ -121,9 +121,10 @@ fn write(entry: &Entry, id: MachineId) -> sys::Result<()> {
         Err(error) if !error.is_missing() => return Err(error),
         _ => {}
     }
-    create(&entry.directory, TEMPORARY, id)?;
-    sys::rename_at(&entry.directory, TEMPORARY, &entry.name).inspect_err(|_| {
-        // The error that is reported is the rename's.
+    let written = create(&entry.directory, TEMPORARY, id)
+        .and_then(|_| sys::rename_at(&entry.directory, TEMPORARY, &entry.name));
+    written.inspect_err(|_| {
+        // The error that is reported is the one before.
         let _ = sys::remove_at(&entry.directory, TEMPORARY);
     })
 }

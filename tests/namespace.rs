@@ -11,9 +11,17 @@ mod cgroups;
 mod image;
 #[path = "namespace/machine_id.rs"]
 mod machine_id;
+#[path = "namespace/machine_id_disk.rs"]
+mod machine_id_disk;
+#[path = "namespace/machine_id_links.rs"]
+mod machine_id_links;
+#[path = "namespace/machine_id_source.rs"]
+mod machine_id_source;
 #[path = "namespace/mounts.rs"]
 mod mounts;
 #[path = "namespace/refusals.rs"]
 mod refusals;
+#[path = "namespace/sizes.rs"]
+mod sizes;
 #[path = "namespace/volumes.rs"]
 mod volumes;

@@ -9,21 +9,21 @@ use serde_json::json;
 use crate::bundle::Bundle;
 use crate::process::{Process, shell};
 
-const BAKED: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const BAKED: &str = "0123456789abcdef0123456789abcdef";
 const UUID: &str = "DEADBEEF-0000-4000-8000-00000000CAFE";
 const OURS: &str = "deadbeef000040008000 00000000cafe";
 
-fn ours() -> String {
+pub(crate) fn ours() -> String {
     OURS.replace(' ', "") + "\n"
 }
 
-fn bundle() -> Bundle {
+pub(crate) fn bundle() -> Bundle {
     let mut bundle = Bundle::with_systemd(252);
     bundle.config["process"]["env"] = json!(["container=oci", format!("container_uuid={UUID}")]);
     bundle
 }
 
-fn read(path: impl AsRef<Path>) -> String {
+pub(crate) fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).expect("a machine ID")
 }
 
