@@ -120,25 +120,44 @@ fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result
     };
     // A container may have left any number: so many at a time.
     for _ in 0..MAX_ROUNDS {
-        let below = descendants(&tree)?;
-        if is_populated(&tree, hierarchy, &below)? {
-            return Ok(Removal::Populated);
-        }
-        for path in below.iter().rev() {
-            match sys::remove_directory_at(&tree, path) {
-                Err(error) if !error.is_in_use() => return Err(error),
-                _ => {}
-            }
-        }
-        if below.len() < MAX_CGROUPS {
-            break;
+        match remove_below(&tree, hierarchy) {
+            Ok(Below::Populated) => return Ok(Removal::Populated),
+            Ok(Below::Empty) => break,
+            Ok(Below::More) => {}
+            // Another hook sweeps here too, and was faster: what it left is looked at again.
+            Err(error) if error.is_missing() || error.is_no_device() => {}
+            Err(error) => return Err(error),
         }
     }
     match sys::remove_directory_at(top, name) {
-        // Somebody else was faster: two hooks may sweep at a time.
         Err(error) if !error.is_missing() => Err(error),
         _ => Ok(Removal::Removed),
     }
+}
+
+/// What is below a place after a round of removals.
+enum Below {
+    Populated,
+    More,
+    Empty,
+}
+
+fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy) -> sys::Result<Below> {
+    let below = descendants(tree)?;
+    if is_populated(tree, hierarchy, &below)? {
+        return Ok(Below::Populated);
+    }
+    for path in below.iter().rev() {
+        match sys::remove_directory_at(tree, path) {
+            Err(error) if !error.is_in_use() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(if below.len() < MAX_CGROUPS {
+        Below::Empty
+    } else {
+        Below::More
+    })
 }
 
 /// Version 1 has no `cgroup.events` to say so.

@@ -167,6 +167,23 @@ fn removes_any_number_of_cgroups_that_a_container_left() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn removes_a_place_that_others_remove_at_the_same_time() {
+    let bundle = Bundle::new();
+    let place = tops()[0].join(&bundle.id);
+    crate::process::shell(&format!(
+        "mkdir -p {0}; cd {0}; seq 3000 | xargs mkdir",
+        place.display()
+    ));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| bundle.clean_up().assert_silent());
+        }
+    });
+    assert!(!place.exists());
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn refuses_a_place_for_an_id_that_is_no_name() {
     for id in ["..", "a/b", ".hidden", "a b", "\n"] {
         let mut bundle = Bundle::with_systemd(252);
