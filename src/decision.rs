@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The `PATH` that runtimes assume where the container's environment has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The variable in a container's environment by which the hook of old was kept away.
+/// The variable in a container's environment that keeps the hook away, as it kept the one of old.
 pub(crate) const SWITCH: &str = "oci-systemd-hook";
 /// The annotations that are the hook's.
 pub(crate) const ANNOTATIONS: [&str; 3] = [Policy::MODE, Policy::CGROUP, Policy::MACHINE_ID];

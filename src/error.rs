@@ -27,7 +27,7 @@ pub(crate) enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The bundle's config.json is not what the runtime spec describes.
+    /// The bundle's config.json is no JSON object, or too large to be a config.
     #[error("cannot read {}: {why}", path.display())]
     BadConfig {
         /// The file.
@@ -183,7 +183,7 @@ impl Error {
                 "EROFS" => "make it writable, or put what is missing into the image",
                 "ENOENT" | "ENOTDIR" => "the image or the config has to bring it",
                 "EISDIR" => "it has to be a file",
-                "ELOOP" => "its links lead round in a circle in the image",
+                "ELOOP" => "mend the links on its way in the image",
                 "ESTALE" => "the runtime's cgroup namespace and cgroup do not belong together",
                 "EBUSY" => "something else uses it",
                 _ => return None,

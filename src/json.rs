@@ -3,7 +3,7 @@
 //! fail for the first, with a message that quotes the value, and store all of the second.
 
 use std::fmt;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
@@ -12,9 +12,6 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 /// Longer texts are cut here: no argument and no variable of a program is as long (execve(2)), no
 /// path and no word of ours.
 const TEXT_LIMIT: usize = 128 << 10;
-/// Documents up to this size are read into memory first, which is faster.
-const SMALL: u64 = 1 << 20;
-
 /// What a value may be, each with the answer to a value of that type: by default, that it is as
 /// good as missing.
 pub(crate) trait Shape<'de>: Default {
@@ -59,41 +56,52 @@ impl Shape<'_> for bool {
     }
 }
 
-/// A float, or a number beyond 64 bits, is none.
-impl Shape<'_> for Option<i64> {
-    fn number(number: i64) -> Self {
-        Some(number)
+/// A text that may be missing, where an empty one is something else.
+impl Shape<'_> for Option<String> {
+    fn text(text: &str) -> Self {
+        Some(String::text(text))
     }
 }
 
-/// Read a document of `length` bytes whose top is an object.
+/// Negative ones, floats and those that do not fit are as good as 0.
+impl Shape<'_> for i32 {
+    fn number(number: i64) -> Self {
+        number.try_into().unwrap_or_default()
+    }
+}
+
+/// The same.
+impl Shape<'_> for u64 {
+    fn number(number: i64) -> Self {
+        number.try_into().unwrap_or_default()
+    }
+}
+
+/// Read a document whose top is an object.
+///
+/// # Errors
+/// It is no such document; in the words of the parser.
+pub(crate) fn from_slice<'de, T: Shape<'de>>(bytes: &'de [u8]) -> Result<T, serde_json::Error> {
+    document(serde_json::Deserializer::from_slice(bytes))
+}
+
+/// The same of one that is too large to be held in memory; it takes longer.
 ///
 /// # Errors
 /// It cannot be read, or is no such document; in the words of the parser.
-pub(crate) fn read<T: for<'de> Shape<'de>>(
-    mut input: impl Read,
-    length: u64,
+pub(crate) fn from_reader<T: for<'de> Shape<'de>>(
+    input: impl io::Read,
 ) -> Result<T, serde_json::Error> {
-    let top: Top<T> = if length <= SMALL {
-        let mut bytes = Vec::new();
-        input
-            .read_to_end(&mut bytes)
-            .map_err(serde_json::Error::io)?;
-        document(serde_json::Deserializer::from_slice(&bytes))
-    } else {
-        let input = BufReader::with_capacity(64 << 10, input);
-        document(serde_json::Deserializer::from_reader(input))
-    }?;
-    top.0
-        .ok_or_else(|| Error::custom("it is not a JSON object"))
+    let input = BufReader::with_capacity(64 << 10, input);
+    document(serde_json::Deserializer::from_reader(input))
 }
 
 fn document<'de, T: Shape<'de>, R: serde_json::de::Read<'de>>(
     mut from: serde_json::Deserializer<R>,
 ) -> Result<T, serde_json::Error> {
-    let value = shape(&mut from)?;
+    let Top(object) = shape(&mut from)?;
     from.end()?;
-    Ok(value)
+    object.ok_or_else(|| Error::custom("it is not a JSON object"))
 }
 
 struct Top<T>(Option<T>);
@@ -124,6 +132,16 @@ pub(crate) fn each<'de, T: Shape<'de>, A: SeqAccess<'de>>(
         take(value);
     }
     Ok(())
+}
+
+/// Whether any text of a list is one of those that are asked for.
+pub(crate) fn any<'de, A: SeqAccess<'de>>(
+    list: A,
+    is: impl Fn(&str) -> bool,
+) -> Result<bool, A::Error> {
+    let mut found = false;
+    each(list, |text: String| found |= is(&text))?;
+    Ok(found)
 }
 
 /// Read an object, entry by entry; `wants` says for each name whether its value is kept.
@@ -200,10 +218,9 @@ mod tests {
         }
     }
 
-    /// Both ways of reading, by the length that is told.
-    fn both(text: &str) -> [Result<Texts, String>; 2] {
-        [0, SMALL + 1]
-            .map(|length| read(text.as_bytes(), length).map_err(|error| error.to_string()))
+    /// Both ways of reading.
+    fn both(text: &str) -> [Result<Texts, serde_json::Error>; 2] {
+        [from_slice(text.as_bytes()), from_reader(text.as_bytes())]
     }
 
     #[test]

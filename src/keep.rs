@@ -139,9 +139,8 @@ impl Walk<'_> {
     ) -> Result<(), Failure> {
         self.bytes = self.bytes.checked_sub(stat.size).ok_or(Failure::TooMuch)?;
         let source = match sys::reopen(found) {
-            // Private to an owner whom the user namespace has no number for: nobody's in there.
-            Err(error) if error.is_forbidden() => {
-                log::info!("left out: a file below the place: {error}");
+            Err(error) if error.is_forbidden() && is_nobodys(stat) => {
+                log::info!("left out: {}, which is nobody's: {error}", name.display());
                 return Ok(());
             }
             source => File::from(source?),
@@ -185,6 +184,13 @@ fn owned(imitated: sys::Result<()>) -> sys::Result<()> {
         }
         imitated => imitated,
     }
+}
+
+/// The user or the group has no number in the user namespace that the hook is in, as far as one can
+/// tell: this is the kernel's default for `overflowuid`, and for `overflowgid`.
+fn is_nobodys(stat: &Stat) -> bool {
+    const OVERFLOW: u32 = 65_534;
+    stat.owner.0 == OVERFLOW || stat.owner.1 == OVERFLOW
 }
 
 fn create_file(dir: &OwnedFd, name: &OsStr) -> sys::Result<OwnedFd> {

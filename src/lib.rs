@@ -133,7 +133,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
         Err(skip) => return Ok(Err(skip)),
     };
     let root = config.root_path().ok_or(Error::NoRoot)?;
-    let mut container = Container::open(state.pid(), &state.bundle, root)?;
+    let mut container = Container::open(state.pid, &state.bundle, root)?;
     let payload = match payload::identify(&container.rootfs, &candidate)
         .map_err(|error| Error::failed("look at the container's program", error))?
     {
@@ -169,7 +169,11 @@ fn clean_up(id: &str) -> Result<(), Error> {
         match hierarchy::clean_up(hierarchy, mount_point, id) {
             // Nor could it have made one.
             Err(error) if error.is_forbidden() => {}
-            removal => info!("{hierarchy}: {:?}", removal.map_err(failed)?),
+            removal => {
+                // Not as the argument of the macro, which looks at it only if somebody listens.
+                let removal = removal.map_err(failed)?;
+                info!("{hierarchy}: {removal:?}");
+            }
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,11 +16,14 @@ use serde::de::{MapAccess, SeqAccess};
 use crate::decision;
 use crate::error::Error;
 use crate::json::{self, Shape, shape};
+use crate::sys::OFlags;
 
 /// More than the state of any container: a state has a few hundred bytes.
 const STATE_LIMIT: u64 = 1 << 20;
 /// Engines write config.json files of 10 to 100 KiB.
 const CONFIG_LIMIT: u64 = 16 << 20;
+/// Smaller ones than this are read as a whole, which is faster.
+const SMALL: u64 = 1 << 20;
 
 /// These are objects of the spec, and read as serde derives it.
 macro_rules! objects {
@@ -42,8 +46,9 @@ pub(crate) struct State {
     pub(crate) id: String,
     #[serde(deserialize_with = "shape")]
     pub(crate) status: String,
+    /// As the runtime sees it; 0 where the state has none.
     #[serde(deserialize_with = "shape")]
-    pid: Option<i64>,
+    pub(crate) pid: i32,
     #[serde(deserialize_with = "shape")]
     pub(crate) bundle: PathBuf,
 }
@@ -54,32 +59,20 @@ impl State {
     /// # Errors
     /// Larger than 1 MiB, not JSON, not an object, without an id.
     pub(crate) fn read(input: impl Read) -> Result<Self, Error> {
-        // As large as most; otherwise it would begin with reads of 32 bytes.
-        let mut bytes = Vec::with_capacity(4096);
-        input
-            .take(STATE_LIMIT + 1)
-            .read_to_end(&mut bytes)
+        let bytes = read_up_to(input, STATE_LIMIT + 1)
             .map_err(|error| Error::BadState(error.to_string()))?;
-        let length = bytes.len() as u64;
-        if length > STATE_LIMIT {
+        if bytes.len() as u64 > STATE_LIMIT {
             return Err(Error::BadState("it is larger than 1 MiB".into()));
         }
         if bytes.is_empty() {
             return Err(Error::BadState("standard input is empty".into()));
         }
         let state: Self =
-            json::read(&bytes[..], length).map_err(|error| Error::BadState(error.to_string()))?;
+            json::from_slice(&bytes).map_err(|error| Error::BadState(error.to_string()))?;
         if state.id.is_empty() {
             return Err(Error::BadState("it has no id".into()));
         }
         Ok(state)
-    }
-
-    /// As the runtime sees it; 0 where the state has none.
-    pub(crate) fn pid(&self) -> i32 {
-        self.pid
-            .and_then(|pid| i32::try_from(pid).ok())
-            .unwrap_or(0)
     }
 }
 
@@ -164,15 +157,11 @@ struct Capabilities {
 
 /// `bounding`, of which only `CAP_SYS_ADMIN` matters.
 #[derive(Debug, Default)]
-struct Bounding {
-    sys_admin: bool,
-}
+struct Bounding(bool);
 
 impl<'de> Shape<'de> for Bounding {
     fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
-        let mut sys_admin = false;
-        json::each(list, |name: String| sys_admin |= name == "CAP_SYS_ADMIN")?;
-        Ok(Self { sys_admin })
+        json::any(list, |name| name == "CAP_SYS_ADMIN").map(Self)
     }
 }
 
@@ -184,7 +173,7 @@ impl Process {
 
     /// Whether the container's root may mount and remount: no engine's default, but a user's word.
     pub(crate) fn may_mount(&self) -> bool {
-        self.capabilities.bounding.sys_admin
+        self.capabilities.bounding.0
     }
 
     /// A variable of the container's program, one of those that are kept.
@@ -201,7 +190,7 @@ impl<'de> Shape<'de> for Mounts {
     fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
         let mut read_only = Vec::new();
         json::each(list, |mount: Mount| {
-            if mount.options.read_only {
+            if mount.options.0 {
                 read_only.push(mount.destination);
             }
         })?;
@@ -218,18 +207,13 @@ struct Mount {
     options: Options,
 }
 
+/// `options`, of which only those matter that make it read-only.
 #[derive(Debug, Default)]
-struct Options {
-    read_only: bool,
-}
+struct Options(bool);
 
 impl<'de> Shape<'de> for Options {
     fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
-        let mut read_only = false;
-        json::each(list, |option: String| {
-            read_only |= option == "ro" || option == "rro";
-        })?;
-        Ok(Self { read_only })
+        json::any(list, |option| option == "ro" || option == "rro").map(Self)
     }
 }
 
@@ -241,8 +225,8 @@ impl<'de> Shape<'de> for Annotations {
     fn object<A: MapAccess<'de>>(object: A) -> Result<Self, A::Error> {
         let mut annotations = BTreeMap::new();
         let is_ours = |name: &str| decision::ANNOTATIONS.contains(&name);
-        json::each_entry(object, is_ours, |name, value| {
-            annotations.insert(name, value);
+        json::each_entry(object, is_ours, |name, value: Option<String>| {
+            annotations.extend(value.map(|value| (name, value)));
         })?;
         Ok(Self(annotations))
     }
@@ -268,7 +252,7 @@ struct Resources {
 #[serde(default)]
 struct Memory {
     #[serde(deserialize_with = "shape")]
-    limit: Option<i64>,
+    limit: u64,
 }
 
 impl Config {
@@ -287,19 +271,23 @@ impl Config {
             path: path.clone(),
             why,
         };
-        // Looked at before it is opened: nobody may come to the other end of a FIFO.
-        let metadata = path.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(unreadable(std::io::Error::other(
-                "it is not a regular file",
-            )));
+        // Nobody may come to the other end of a FIFO.
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(&path)
+            .map_err(unreadable)?;
+        let head = read_up_to(&mut file, SMALL).map_err(unreadable)?;
+        if (head.len() as u64) < SMALL {
+            return json::from_slice(&head).map_err(|error| bad(error.to_string()));
         }
-        if metadata.len() > CONFIG_LIMIT {
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() || metadata.len() > CONFIG_LIMIT {
             return Err(bad("it is larger than 16 MiB".into()));
         }
-        let file = File::open(&path).map_err(unreadable)?;
         // Should it grow, what is read of it ends somewhere in the middle.
-        json::read(file.take(CONFIG_LIMIT), metadata.len()).map_err(|error| bad(error.to_string()))
+        json::from_reader(head.chain(file.take(CONFIG_LIMIT - SMALL)))
+            .map_err(|error| bad(error.to_string()))
     }
 
     /// `root.path`, which is absolute or relative to the bundle.
@@ -325,8 +313,7 @@ impl Config {
     /// The container's memory limit in bytes; runtimes take 0 and -1 for none. One that does not fit
     /// limits nothing either.
     pub(crate) fn memory_limit(&self) -> Option<u64> {
-        let limit = u64::try_from(self.linux.resources.memory.limit?).ok()?;
-        Some(limit).filter(|limit| *limit > 0)
+        Some(self.linux.resources.memory.limit).filter(|limit| *limit > 0)
     }
 
     /// Where the config mounts something read-only, as it spells it. crun makes it so only after
@@ -336,12 +323,20 @@ impl Config {
     }
 }
 
+/// The input to its end, but not more than `limit` bytes.
+fn read_up_to(input: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
+    // As large as most documents; otherwise it would begin with reads of 32 bytes.
+    let mut bytes = Vec::with_capacity(64 << 10);
+    input.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn config(text: &str) -> Config {
-        json::read(text.as_bytes(), text.len() as u64).expect("a config")
+        json::from_slice(text.as_bytes()).expect("a config")
     }
 
     #[test]
@@ -353,7 +348,7 @@ mod tests {
         ] {
             let state = State::read(text.as_bytes()).expect(text);
             assert_eq!(state.id, "c");
-            assert_eq!(state.pid(), 7);
+            assert_eq!(state.pid, 7);
             assert_eq!(state.bundle, Path::new("/b/c"));
         }
     }
@@ -368,7 +363,7 @@ mod tests {
             r#"{"id":"c","pid":2147483648}"#,
             r#"{"id":"c","pid":18446744073709551616}"#,
         ] {
-            assert_eq!(State::read(text.as_bytes()).expect(text).pid(), 0);
+            assert_eq!(State::read(text.as_bytes()).expect(text).pid, 0);
         }
     }
 
@@ -432,8 +427,7 @@ mod tests {
         assert_eq!(found, [Path::new("/run")]);
         let annotations = config.annotations();
         assert_eq!(annotations["oci-systemd-hook.cgroup"], "e");
-        assert_eq!(annotations["oci-systemd-hook.mode"], "");
-        assert_eq!(annotations.len(), 2);
+        assert_eq!(annotations.len(), 1);
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn refuses_a_bundle_that_cannot_be_read() {
     run(hook(), state("").as_bytes()).assert_fails(65, &["bundle"]);
     run(hook(), state("bundle").as_bytes()).assert_fails(65, &["bundle"]);
     fs::create_dir(bundle.path.join("config.json")).expect("a directory");
-    run(hook(), bundle.state(5).to_string().as_bytes()).assert_fails(66, &["not a regular file"]);
+    run(hook(), bundle.state(5).to_string().as_bytes()).assert_fails(66, &["directory"]);
 }
 
 #[test]

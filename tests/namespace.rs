@@ -7,6 +7,8 @@ mod process;
 
 #[path = "namespace/cgroups.rs"]
 mod cgroups;
+#[path = "namespace/copies.rs"]
+mod copies;
 #[path = "namespace/image.rs"]
 mod image;
 #[path = "namespace/machine_id.rs"]

@@ -7,79 +7,32 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use crate::machine_id::{BAKED, bundle, ours, read};
 use crate::process::{Process, shell};
 
-/// Where the file of an image is that has this link, and what its target has before.
-struct Link {
-    target: &'static str,
-    /// Of the file that is to have the ID, in the image.
-    file: &'static str,
-    content: Option<&'static str>,
-}
-
 #[test]
 #[ignore = "needs root: make test"]
 fn replaces_the_file_that_a_link_ends_at() {
-    for Link {
-        target,
-        file,
-        content,
-    } in [
+    // The link's target, the file in the image that is to have the ID, and what it has before.
+    for (target, file, content) in [
         // Inside of /etc, beside it, above it: relative and absolute, with and without a file.
-        Link {
-            target: "id",
-            file: "etc/id",
-            content: Some(BAKED),
-        },
-        Link {
-            target: "./id",
-            file: "etc/id",
-            content: None,
-        },
-        Link {
-            target: "../id",
-            file: "id",
-            content: Some(""),
-        },
-        Link {
-            target: "/etc/id",
-            file: "etc/id",
-            content: None,
-        },
-        Link {
-            target: "/../../id",
-            file: "id",
-            content: Some(BAKED),
-        },
+        ("id", "etc/id", Some(BAKED)),
+        ("./id", "etc/id", None),
+        ("../id", "id", Some("")),
+        ("/etc/id", "etc/id", None),
+        ("/../../id", "id", Some(BAKED)),
         // The stateless image's way: below /var or /run.
-        Link {
-            target: "/var/lib/dbus/machine-id",
-            file: "var/lib/dbus/machine-id",
-            content: Some(BAKED),
-        },
-        Link {
-            target: "../var/lib/dbus/machine-id",
-            file: "var/lib/dbus/machine-id",
-            content: None,
-        },
-        Link {
-            target: "/run/machine-id",
-            file: "run/machine-id",
-            content: Some(BAKED),
-        },
-        Link {
-            target: "/run/machine-id",
-            file: "run/machine-id",
-            content: None,
-        },
-        Link {
-            target: "../run/machine-id",
-            file: "run/machine-id",
-            content: Some("uninitialized"),
-        },
-        Link {
-            target: "/var/run/machine-id",
-            file: "run/machine-id",
-            content: None,
-        },
+        (
+            "/var/lib/dbus/machine-id",
+            "var/lib/dbus/machine-id",
+            Some(BAKED),
+        ),
+        (
+            "../var/lib/dbus/machine-id",
+            "var/lib/dbus/machine-id",
+            None,
+        ),
+        ("/run/machine-id", "run/machine-id", Some(BAKED)),
+        ("/run/machine-id", "run/machine-id", None),
+        ("../run/machine-id", "run/machine-id", Some("uninitialized")),
+        ("/var/run/machine-id", "run/machine-id", None),
     ] {
         let bundle = bundle();
         symlink(target, bundle.image("etc/machine-id")).expect("a link");
