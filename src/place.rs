@@ -118,34 +118,33 @@ fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result
         Err(error) if error.is_missing() => return Ok(Removal::Absent),
         tree => tree?,
     };
-    // A container may have left any number: so many at a time.
-    for _ in 0..MAX_ROUNDS {
-        match remove_below(&tree, hierarchy) {
-            Ok(Below::Populated) => return Ok(Removal::Populated),
-            Ok(Below::Empty) => break,
-            Ok(Below::More) => {}
-            // Another hook sweeps here too, and was faster: what it left is looked at again.
-            Err(error) if error.is_missing() || error.is_no_device() => {}
-            Err(error) => return Err(error),
+    let mut round = 1;
+    loop {
+        match remove_below(top, name, &tree, hierarchy) {
+            // A container may have left more than a round takes. Another hook that sweeps here too
+            // takes away what is about to be listed, or hides its neighbours from the list: what
+            // is left is looked at again.
+            Err(error)
+                if round < MAX_ROUNDS
+                    && (error.is_in_use() || error.is_missing() || error.is_no_device()) =>
+            {
+                round += 1;
+            }
+            removal => return removal,
         }
     }
-    match sys::remove_directory_at(top, name) {
-        Err(error) if !error.is_missing() => Err(error),
-        _ => Ok(Removal::Removed),
-    }
 }
 
-/// What is below a place after a round of removals.
-enum Below {
-    Populated,
-    More,
-    Empty,
-}
-
-fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy) -> sys::Result<Below> {
+/// One round of removals: what is below the place, and the place if that was all.
+fn remove_below(
+    top: &OwnedFd,
+    name: &OsStr,
+    tree: &OwnedFd,
+    hierarchy: Hierarchy,
+) -> sys::Result<Removal> {
     let below = descendants(tree)?;
     if is_populated(tree, hierarchy, &below)? {
-        return Ok(Below::Populated);
+        return Ok(Removal::Populated);
     }
     for path in below.iter().rev() {
         match sys::remove_directory_at(tree, path) {
@@ -153,11 +152,10 @@ fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy) -> sys::Result<Below> {
             _ => {}
         }
     }
-    Ok(if below.len() < MAX_CGROUPS {
-        Below::Empty
-    } else {
-        Below::More
-    })
+    match sys::remove_directory_at(top, name) {
+        Err(error) if !error.is_missing() => Err(error),
+        _ => Ok(Removal::Removed),
+    }
 }
 
 /// Version 1 has no `cgroup.events` to say so.
