@@ -2,20 +2,18 @@
 //! first step that fails ends it; the runtime then takes the container down with all our mounts.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::container::Container;
 use crate::error::Error;
 use crate::keep::{self, Failure};
 use crate::plan::{PlaceObstacle, Step, Tmpfs};
 use crate::rootfs::Rootfs;
+use crate::run;
 use crate::seed::seed;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{self, OFlags, Resolve};
 use crate::tree::Workpiece;
-
-/// What systemd reads as the name of its container manager (Container Interface).
-const MANAGER: &[u8] = b"oci\n";
 
 /// Apply the steps to the container, in order.
 ///
@@ -43,11 +41,11 @@ pub(crate) fn apply(
                 Err(Failure::Call(error)) => Err(error),
                 Ok(()) => Ok(()),
             },
-            Step::NameManager => name_manager(rootfs),
+            Step::NameManager => run::name_manager(rootfs),
             Step::MakeLegacyTree { label } => make_legacy_tree(rootfs, label.as_deref()),
             Step::CoverUnified { label } => cover_unified(rootfs, label.as_deref()),
             Step::AttachTree(tree) => workpiece.attach(tree, rootfs),
-            Step::SeedMachineId { id, keep, means } => seed(rootfs, *id, *keep, *means),
+            Step::SeedMachineId(wish) => seed(container, wish),
         }
         .map_err(|error| Error::failed(step, error))?;
     }
@@ -78,19 +76,12 @@ fn attach_empty(
     directory: Option<&str>,
     label: Option<&str>,
 ) -> sys::Result<()> {
-    let mut options = vec![("mode", "755"), ("size", "4k")];
-    options.extend(label.map(|label| ("context", label)));
-    let attributes = |read_only| Attributes {
-        read_only,
-        noexec: true,
-        noatime: false,
-    };
-    let mount = mount::create("tmpfs", &options, attributes(false))?;
+    let mount = mount::create_small(label)?;
     if let Some(name) = directory {
         sys::make_directory_at(&mount, name, 0o755)?;
     }
     mount::attach(&mount, target, Path::new(path))?;
-    mount::set_attributes(&mount, attributes(true))
+    mount::set_attributes(&mount, mount::READ_ONLY)
 }
 
 /// Detached, filled, and attached last; then the user's mounts are moved, the originals: crun makes
@@ -119,57 +110,15 @@ fn mount_tmpfs(rootfs: &Rootfs, tmpfs: &Tmpfs) -> Result<(), Failure> {
 }
 
 /// All or nothing: what is too much to copy stays where it is. /tmp then does without a tmpfs, and
-/// systemd without its own, which it could not mount; nothing can do without /run.
+/// systemd without its own, which it could not mount; nothing can do without the others.
 fn too_much(rootfs: &Rootfs, tmpfs: &Tmpfs) -> Result<sys::Result<()>, Error> {
     if tmpfs.destination != "/tmp" {
         return Err(Error::Place(tmpfs.destination, PlaceObstacle::TooMuch));
     }
     log::warn!("/tmp stays as it is: {}", PlaceObstacle::TooMuch);
-    Ok(mask_tmp(rootfs))
-}
-
-fn mask_tmp(rootfs: &Rootfs) -> sys::Result<()> {
-    let Some(units) = make_in_run(rootfs, "systemd/system")? else {
-        return Ok(());
-    };
-    match sys::make_link_at(Path::new("/dev/null"), units, "tmp.mount") {
-        Err(error) if !error.is_existing() => Err(error),
-        _ => Ok(()),
+    if !tmpfs.run_is_ours {
+        log::warn!("tmp.mount is going to fail: it cannot be masked in the user's own /run");
+        return Ok(Ok(()));
     }
-}
-
-fn name_manager(rootfs: &Rootfs) -> sys::Result<()> {
-    let Some(directory) = make_in_run(rootfs, "host")? else {
-        return Ok(());
-    };
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    match sys::open_at(directory, "container-manager", flags, 0o444) {
-        // Another run of the hook, or a name that the image chose.
-        Err(error) if error.is_existing() => Ok(()),
-        file => sys::write(file?, MANAGER, "/run/host/container-manager"),
-    }
-}
-
-/// Make a directory below /run, on the tmpfs that is there, and open it. `None` where a link of the
-/// image's or a mount of the user's is in the way: nothing of ours is written into what they lead to.
-fn make_in_run(rootfs: &Rootfs, path: &str) -> sys::Result<Option<OwnedFd>> {
-    let run = rootfs.make_directory("/run")?;
-    let mut made = PathBuf::new();
-    let mut opened = None;
-    for name in Path::new(path) {
-        made.push(name);
-        match sys::make_directory_at(opened.as_ref().unwrap_or(&run), name, 0o755) {
-            Err(error) if !error.is_existing() => return Err(error),
-            _ => {}
-        }
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        match sys::open_below(&run, &made, flags, Resolve::SameMount) {
-            Err(error) if error.is_loop() || error.is_elsewhere() || error.is_missing() => {
-                log::warn!("/run/{path} is left out: {error}");
-                return Ok(None);
-            }
-            directory => opened = Some(directory?),
-        }
-    }
-    Ok(opened)
+    Ok(run::mask(rootfs, "tmp.mount"))
 }

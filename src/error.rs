@@ -180,7 +180,9 @@ impl Error {
                 }
                 "EMFILE" | "ENFILE" => "raise the limit of open files",
                 "ENOSPC" => "a limit of mounts, cgroups or space is reached",
-                "EROFS" => "make it writable, or put what is missing into the image",
+                "EROFS" => {
+                    "make it writable, or put into the image what is missing: a directory, an empty file"
+                }
                 "ENOENT" | "ENOTDIR" => "the image or the config has to bring it",
                 "EISDIR" => "it has to be a file",
                 "ELOOP" => "mend the links on its way in the image",

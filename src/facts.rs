@@ -202,7 +202,8 @@ fn is_ready(
 /// What is at a place that a tmpfs may go on.
 fn spot(container: &Container, config: &Config, path: &'static str) -> Result<Spot, Error> {
     let failed = |error: sys::Error| Error::failed(format!("look at {path} in the image"), error);
-    let Some((found, stat)) = container.rootfs.find_entry(path).map_err(failed)? else {
+    let rootfs = &container.rootfs;
+    let Some((found, stat)) = rootfs.find_entry(path).map_err(failed)? else {
         return Ok(Spot::Missing);
     };
     Ok(match stat.kind {
@@ -213,9 +214,11 @@ fn spot(container: &Container, config: &Config, path: &'static str) -> Result<Sp
                 log::warn!("the user's own /run is noexec: programs in it cannot be run");
             }
             Spot::Mount {
-                tmpfs: mount.is_tmpfs(),
+                is_ours: mount.is_tmpfs()
+                    && !is_any(rootfs, config.bind_destinations(), stat.mount).map_err(failed)?,
                 read_only: mount.is_read_only()
-                    || becomes_read_only(&container.rootfs, config, stat.mount).map_err(failed)?,
+                    || is_any(rootfs, config.read_only_destinations(), stat.mount)
+                        .map_err(failed)?,
                 shared: container.is_shared(stat.mount).map_err(failed)?,
             }
         }
@@ -224,9 +227,13 @@ fn spot(container: &Container, config: &Config, path: &'static str) -> Result<Sp
     })
 }
 
-/// Whether a mount is one that the config wants read-only, however it spells the place.
-fn becomes_read_only(rootfs: &Rootfs, config: &Config, mount: u64) -> sys::Result<bool> {
-    for path in config.read_only_destinations() {
+/// Whether a mount is one of those that the config has at these places, however it spells them.
+fn is_any<'a>(
+    rootfs: &Rootfs,
+    destinations: impl Iterator<Item = &'a Path>,
+    mount: u64,
+) -> sys::Result<bool> {
+    for path in destinations {
         let found = rootfs.find(&path.to_string_lossy())?;
         if found.is_some_and(|(_, stat)| stat.mount == mount) {
             return Ok(true);

@@ -21,15 +21,15 @@ pub(crate) struct HeldMount {
 /// Why a place was not copied.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// More than 10 000 entries or 64 MiB, or paths of more than 4 KiB.
+    /// More than 10 000 entries or 64 MiB, or than fits, or paths of more than 4 KiB.
     TooMuch,
     Call(sys::Error),
 }
 
 impl From<sys::Error> for Failure {
     fn from(error: sys::Error) -> Self {
-        // Deeper than a path can be long.
-        if error.is_too_long() {
+        // Deeper than a path can be long, or larger than the tmpfs.
+        if error.is_too_long() || error.is_no_space() {
             return Self::TooMuch;
         }
         Self::Call(error)
@@ -70,7 +70,7 @@ pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, 
         let copy = open_directory(into, &path)?;
         owned(sys::imitate(&copy, &stat))?;
         // Not before it is filled: what is made below a default ACL gets one too (acl(5)).
-        walk.attributes(open_directory(from, &path)?, copy)?;
+        walk.attributes(open_directory(from, &path)?, copy, &stat)?;
     }
     Ok(walk.mounts)
 }
@@ -106,6 +106,13 @@ impl Walk<'_> {
         let path = parent.join(name);
         let found = sys::open_at(from, name, OFlags::PATH | OFlags::NOFOLLOW, 0)?;
         let stat = sys::stat(&found)?;
+        if !stat.is_mount && is_left_out(&found, &stat)? {
+            log::info!(
+                "left out: /{} below the place: its owner is not mapped",
+                path.display()
+            );
+            return Ok(());
+        }
         match stat.kind {
             FileType::Directory if stat.is_mount => {
                 sys::make_directory_at(into, name, 0o755)?;
@@ -138,25 +145,19 @@ impl Walk<'_> {
         stat: &Stat,
     ) -> Result<(), Failure> {
         self.bytes = self.bytes.checked_sub(stat.size).ok_or(Failure::TooMuch)?;
-        let source = match sys::reopen(found) {
-            Err(error) if error.is_forbidden() && is_nobodys(stat) => {
-                log::info!("left out: {}, which is nobody's: {error}", name.display());
-                return Ok(());
-            }
-            source => File::from(source?),
-        };
+        let source = File::from(sys::reopen(found)?);
         let mut copy = File::from(create_file(into, name)?);
         // Not one byte more than was counted, should it grow.
         io::copy(&mut io::Read::take(&source, stat.size), &mut copy)
             .map_err(|error| sys::Error::of_io("write", name.display().to_string(), &error))?;
         // Attributes last: a chown takes a file's capabilities away.
         owned(sys::imitate(&copy, stat))?;
-        self.attributes(&source, &copy)
+        self.attributes(&source, &copy, stat)
     }
 
     /// Copy the extended attributes that a tmpfs accepts; never SELinux's, which belongs to the
     /// image. Each counts as an entry.
-    fn attributes(&mut self, from: impl AsFd, to: impl AsFd) -> Result<(), Failure> {
+    fn attributes(&mut self, from: impl AsFd, to: impl AsFd, stat: &Stat) -> Result<(), Failure> {
         let names = match sys::attribute_names(&from) {
             Err(error) if error.is_unsupported() => return Ok(()),
             names => names?,
@@ -167,6 +168,12 @@ impl Walk<'_> {
                 Err(error) if error.is_unsupported() || error.is_forbidden() => {
                     log::info!("left out: an extended attribute: {error}");
                 }
+                Err(error) if error.is_invalid() && is_acl(name) => {
+                    log::info!("left out: an ACL that names who is not mapped: {error}");
+                    // The group's bits are the ACL's mask (acl(5)); without it the group would get
+                    // what others were given.
+                    sys::set_mode(&to, stat.mode & !0o070)?;
+                }
                 copied => copied?,
             }
         }
@@ -174,8 +181,8 @@ impl Walk<'_> {
     }
 }
 
-/// An owner of the image's that the container's user namespace has no number for: it is root's
-/// then, as all that the namespace makes.
+/// A group of the image's that the container's user namespace has no number for, or the owner of a
+/// link or a directory: it is root's then, as all that the namespace makes.
 fn owned(imitated: sys::Result<()>) -> sys::Result<()> {
     match imitated {
         Err(error) if error.is_invalid() => {
@@ -186,11 +193,31 @@ fn owned(imitated: sys::Result<()>) -> sys::Result<()> {
     }
 }
 
-/// The user or the group has no number in the user namespace that the hook is in, as far as one can
-/// tell: this is the kernel's default for `overflowuid`, and for `overflowgid`.
-fn is_nobodys(stat: &Stat) -> bool {
+/// Whether an entry is left out because its owner has no number in the user namespace that the hook
+/// is in: a file always, and a directory that nobody in there may enter. One that can be entered may
+/// have the user's mounts in it.
+///
+/// Such an owner looks like the kernel's default for `overflowuid`, which is somebody too. The kernel
+/// tells them apart: only the owner, and root where it knows him, may open without a trace
+/// (`O_NOATIME`, open(2)).
+fn is_left_out(found: &OwnedFd, stat: &Stat) -> sys::Result<bool> {
     const OVERFLOW: u32 = 65_534;
-    stat.owner.0 == OVERFLOW || stat.owner.1 == OVERFLOW
+    if stat.owner.0 != OVERFLOW {
+        return Ok(false);
+    }
+    let opened = match stat.kind {
+        FileType::RegularFile => sys::reopen_with(found, OFlags::NOATIME),
+        FileType::Directory => sys::open_at(found, ".", OFlags::PATH, 0),
+        _ => return Ok(false),
+    };
+    match opened {
+        Err(error) if error.is_forbidden() => Ok(true),
+        opened => opened.map(|_| false),
+    }
+}
+
+fn is_acl(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_")
 }
 
 fn create_file(dir: &OwnedFd, name: &OsStr) -> sys::Result<OwnedFd> {

@@ -10,8 +10,8 @@
 //! 5. [`facts`]: what else a plan depends on, observed, of the [`host`] too; [`cgroup`] decides
 //!    which tree it gets.
 //! 6. [`plan`]: facts in, steps out.
-//! 7. [`apply`]: the steps, done ([`keep`] saves what is covered, [`tree`] and [`place`] make the
-//!    cgroup tree, [`seed`] writes the machine ID).
+//! 7. [`apply`]: the steps, done ([`keep`] saves what is covered, [`mod@run`] writes on the tmpfs,
+//!    [`tree`] and [`place`] make the cgroup tree, [`seed`] writes the machine ID).
 //!
 //! At poststop only [`hierarchy`] has something to do: what [`place`] made is removed.
 //!
@@ -40,6 +40,7 @@ mod plan;
 mod proc;
 mod process;
 mod rootfs;
+mod run;
 mod seed;
 mod sys;
 mod tree;

@@ -182,19 +182,42 @@ impl Process {
     }
 }
 
-/// `mounts`, of which only the destinations of the read-only ones matter.
+/// `mounts`, of which the destinations of those matter that are read-only or a bind.
 #[derive(Debug, Default)]
-struct Mounts(Vec<PathBuf>);
+struct Mounts {
+    read_only: Paths,
+    binds: Paths,
+}
+
+/// Paths in one text, with a NUL after each: there may be a million of them, and as many values of
+/// their own would take several times the room.
+#[derive(Debug, Default)]
+struct Paths(String);
+
+impl Paths {
+    fn push(&mut self, path: &str) {
+        self.0.push_str(path);
+        self.0.push('\0');
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Path> {
+        self.0.split_terminator('\0').map(Path::new)
+    }
+}
 
 impl<'de> Shape<'de> for Mounts {
     fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
-        let mut read_only = Vec::new();
+        let mut mounts = Self::default();
         json::each(list, |mount: Mount| {
-            if mount.options.0 {
-                read_only.push(mount.destination);
+            if mount.options.read_only {
+                mounts.read_only.push(&mount.destination);
+            }
+            // By its type for crun, by an option for runc.
+            if mount.kind.is_bind || mount.options.bind {
+                mounts.binds.push(&mount.destination);
             }
         })?;
-        Ok(Self(read_only))
+        Ok(mounts)
     }
 }
 
@@ -202,18 +225,43 @@ impl<'de> Shape<'de> for Mounts {
 #[serde(default)]
 struct Mount {
     #[serde(deserialize_with = "shape")]
-    destination: PathBuf,
+    destination: String,
+    #[serde(rename = "type", deserialize_with = "shape")]
+    kind: Kind,
     #[serde(deserialize_with = "shape")]
     options: Options,
 }
 
-/// `options`, of which only those matter that make it read-only.
+/// `type`, of which only "bind" matters.
 #[derive(Debug, Default)]
-struct Options(bool);
+struct Kind {
+    is_bind: bool,
+}
+
+impl Shape<'_> for Kind {
+    fn text(text: &str) -> Self {
+        Self {
+            is_bind: text == "bind",
+        }
+    }
+}
+
+/// `options`, of which only those matter that make it read-only or a bind.
+#[derive(Debug, Default)]
+struct Options {
+    read_only: bool,
+    bind: bool,
+}
 
 impl<'de> Shape<'de> for Options {
     fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
-        json::any(list, |option| option == "ro" || option == "rro").map(Self)
+        let mut options = Self::default();
+        json::each(list, |option: String| match option.as_str() {
+            "ro" | "rro" => options.read_only = true,
+            "bind" | "rbind" => options.bind = true,
+            _ => {}
+        })?;
+        Ok(options)
     }
 }
 
@@ -319,7 +367,12 @@ impl Config {
     /// Where the config mounts something read-only, as it spells it. crun makes it so only after
     /// the hook, so that looking at the mount does not tell.
     pub(crate) fn read_only_destinations(&self) -> impl Iterator<Item = &Path> {
-        self.mounts.0.iter().map(PathBuf::as_path)
+        self.mounts.read_only.iter()
+    }
+
+    /// Where the config mounts something of the host's, as it spells it.
+    pub(crate) fn bind_destinations(&self) -> impl Iterator<Item = &Path> {
+        self.mounts.binds.iter()
     }
 }
 
@@ -470,5 +523,15 @@ mod tests {
         );
         let found: Vec<_> = config.read_only_destinations().collect();
         assert_eq!(found, [Path::new("/run/"), Path::new("/a/../b")]);
+    }
+
+    #[test]
+    fn knows_what_is_the_hosts() {
+        let config = config(
+            r#"{"mounts":[{"destination":"/a","type":"bind"},{"destination":"/b","type":"none","options":["rbind"]},
+                {"destination":"/c","type":"tmpfs","options":["ro"]},{"destination":"/d","type":7}]}"#,
+        );
+        let found: Vec<_> = config.bind_destinations().collect();
+        assert_eq!(found, [Path::new("/a"), Path::new("/b")]);
     }
 }

@@ -114,15 +114,11 @@ pub(crate) fn remove(root: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Res
 
 /// Remove a tree of cgroups, unless a process is left in it.
 fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result<Removal> {
-    let tree = match open(top, name) {
-        Err(error) if error.is_missing() => return Ok(Removal::Absent),
-        tree => tree?,
-    };
     let mut round = 1;
     loop {
-        match remove_below(top, name, &tree, hierarchy) {
+        match remove_once(top, hierarchy, name) {
             // A container may have left more than a round takes. Another hook that sweeps here too
-            // takes away what is about to be listed, or hides its neighbours from the list: what
+            // takes away what is about to be looked at, or hides its neighbours from the list: what
             // is left is looked at again.
             Err(error)
                 if round < MAX_ROUNDS
@@ -135,19 +131,18 @@ fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result
     }
 }
 
-/// One round of removals: what is below the place, and the place if that was all.
-fn remove_below(
-    top: &OwnedFd,
-    name: &OsStr,
-    tree: &OwnedFd,
-    hierarchy: Hierarchy,
-) -> sys::Result<Removal> {
-    let below = descendants(tree)?;
-    if is_populated(tree, hierarchy, &below)? {
+/// One round: what is below the place, and the place if that was all.
+fn remove_once(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result<Removal> {
+    let tree = match open(top, name) {
+        Err(error) if error.is_missing() => return Ok(Removal::Absent),
+        tree => tree?,
+    };
+    let below = descendants(&tree)?;
+    if is_populated(&tree, hierarchy, &below)? {
         return Ok(Removal::Populated);
     }
     for path in below.iter().rev() {
-        match sys::remove_directory_at(tree, path) {
+        match sys::remove_directory_at(&tree, path) {
             Err(error) if !error.is_in_use() => return Err(error),
             _ => {}
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::cgroup::{Hierarchy, Layout, Place, Tree};
 use crate::error::Error;
 use crate::machine_id::MachineId;
-use crate::seed::Means;
+use crate::seed::{Means, Wish};
 
 /// What was observed of a container and its host.
 #[allow(clippy::struct_excessive_bools)] // observations, and none of them a state of another
@@ -50,7 +50,8 @@ pub(crate) enum Spot {
     NotADirectory,
     /// Somebody mounted something there.
     Mount {
-        tmpfs: bool,
+        /// A tmpfs that was made for the container, and no volume.
+        is_ours: bool,
         /// It is, or the runtime makes it so after the hook.
         read_only: bool,
         /// What is mounted in it would be seen on the host.
@@ -75,7 +76,7 @@ impl fmt::Display for PlaceObstacle {
             Self::NotADirectory => "it is not a directory in the image",
             Self::ReadOnly => "the config mounts something on it, read-only",
             Self::Shared => "it is in a volume that is shared with the host",
-            Self::TooMuch => "the image has more than 10000 entries or 64 MiB in it",
+            Self::TooMuch => "the image has more in it than 10000 entries, 64 MiB or what fits",
         })
     }
 }
@@ -91,6 +92,8 @@ pub(crate) struct Tmpfs {
     pub(crate) inodes: Option<u32>,
     pub(crate) noexec: bool,
     pub(crate) label: Option<String>,
+    /// Should there be too much to copy, systemd's own can be masked in /run.
+    pub(crate) run_is_ours: bool,
 }
 
 /// One change to a container, in the order in which they are made.
@@ -124,11 +127,7 @@ pub(crate) enum Step {
         label: Option<String>,
     },
     AttachTree(Tree),
-    SeedMachineId {
-        id: MachineId,
-        keep: bool,
-        means: Means,
-    },
+    SeedMachineId(Wish),
 }
 
 /// Reads after "cannot", so that a step, its log line and its error are one sentence.
@@ -147,7 +146,7 @@ impl fmt::Display for Step {
             Self::MakeLegacyTree { .. } => write!(f, "mount a tmpfs on /sys/fs/cgroup"),
             Self::CoverUnified { .. } => write!(f, "mount a tmpfs on /sys/fs/cgroup/unified"),
             Self::AttachTree(tree) => write!(f, "mount {tree}"),
-            Self::SeedMachineId { id, .. } => write!(f, "seed /etc/machine-id with {id}"),
+            Self::SeedMachineId(wish) => write!(f, "seed /etc/machine-id with {}", wish.id),
         }
     }
 }
@@ -185,6 +184,7 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         steps.extend(open);
     }
 
+    let run_is_ours = facts.run.is_ours();
     let tmpfs = |destination, mode, size, inodes| Tmpfs {
         destination,
         mode,
@@ -192,8 +192,9 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         inodes,
         noexec: false,
         label: facts.label.clone(),
+        run_is_ours,
     };
-    let run_is_tmpfs = match facts.run {
+    match facts.run {
         Spot::Mount {
             read_only: true, ..
         } => {
@@ -202,9 +203,8 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         Spot::Mount { shared: true, .. } if needs_mount("/run/lock", facts.lock)? => {
             return Err(Error::Place("/run/lock", PlaceObstacle::Shared));
         }
-        Spot::Mount { tmpfs, .. } => tmpfs,
-        _ => true,
-    };
+        _ => {}
+    }
     if needs_mount("/run", facts.run)? {
         steps.push(Step::MountTmpfs(tmpfs(
             "/run",
@@ -226,7 +226,7 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         let tmp = tmpfs("/tmp", 0o1777, tmp_size(facts.memory), Some(1_000_000));
         steps.push(Step::MountTmpfs(tmp));
     }
-    if run_is_tmpfs {
+    if run_is_ours {
         steps.push(Step::NameManager);
     }
 
@@ -241,24 +241,34 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         let label = facts.label.clone();
         steps.push(Step::CoverUnified { label });
     }
-    steps.push(Step::SeedMachineId {
+    let image = if facts.root_is_read_only {
+        Means::PreferBind
+    } else {
+        Means::Write
+    };
+    steps.push(Step::SeedMachineId(Wish {
         id: facts.machine_id,
         keep: facts.keep_machine_id,
-        means: match facts.etc {
-            Spot::Mount {
-                read_only: true,
-                shared: true,
-                ..
-            } => Means::None,
+        etc: match facts.etc {
             Spot::Mount {
                 read_only: true, ..
             } => Means::Bind,
             Spot::Mount { .. } => Means::Write,
-            _ if facts.root_is_read_only => Means::PreferBind,
-            _ => Means::Write,
+            _ => image,
         },
-    });
+        image,
+        etc_is_volume: matches!(facts.etc, Spot::Mount { is_ours: false, .. }),
+        run_is_ours,
+        label: facts.label.clone(),
+    }));
     Ok(steps)
+}
+
+impl Spot {
+    /// Whether there is in the end what the hook may write into: a tmpfs of the container's own.
+    fn is_ours(self) -> bool {
+        !matches!(self, Self::Mount { is_ours: false, .. })
+    }
 }
 
 fn needs_mount(destination: &'static str, spot: Spot) -> Result<bool, Error> {
@@ -327,7 +337,7 @@ mod tests {
 
     const MOUNT: Spot = Spot::Mount {
         shared: false,
-        tmpfs: true,
+        is_ours: true,
         read_only: false,
     };
 
@@ -444,7 +454,7 @@ mod tests {
             ),
             (
                 Spot::Mount {
-                    tmpfs: true,
+                    is_ours: true,
                     read_only: true,
                     shared: false,
                 },
@@ -463,7 +473,7 @@ mod tests {
             );
         }
         let run = Spot::Mount {
-            tmpfs: true,
+            is_ours: true,
             read_only: false,
             shared: true,
         };
@@ -489,7 +499,7 @@ mod tests {
     #[test]
     fn binds_the_machine_id_where_it_must_not_write() {
         let volume = |read_only, shared| Spot::Mount {
-            tmpfs: false,
+            is_ours: false,
             read_only,
             shared,
         };
@@ -499,7 +509,7 @@ mod tests {
             (volume(false, false), true, Means::Write),
             (volume(false, true), false, Means::Write),
             (volume(true, false), false, Means::Bind),
-            (volume(true, true), false, Means::None),
+            (volume(true, true), false, Means::Bind),
         ] {
             let facts = Facts {
                 etc,
@@ -508,7 +518,7 @@ mod tests {
             };
             let last = plan(&facts).expect("a plan").pop();
             assert!(
-                matches!(last, Some(Step::SeedMachineId { means, .. }) if means == expected),
+                matches!(&last, Some(Step::SeedMachineId(wish)) if wish.etc == expected),
                 "{last:?}"
             );
         }
@@ -518,7 +528,7 @@ mod tests {
     fn writes_nothing_but_mount_points_into_a_users_own_run() {
         let facts = Facts {
             run: Spot::Mount {
-                tmpfs: false,
+                is_ours: false,
                 read_only: false,
                 shared: false,
             },

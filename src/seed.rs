@@ -1,118 +1,158 @@
-//! Writing a machine ID into the image: beside the file that the path ends at and renamed over it,
-//! never through a link, never in place, so that what is there is whole at every moment.
+//! Giving the container its machine ID: written beside the file that the path ends at and renamed
+//! over it, never through a link, never in place, so that what is there is whole at every moment;
+//! or a file of a tmpfs bound over it, where nothing can or may be written.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::container::Container;
 use crate::machine_id::{Existing, MachineId, is_replaced};
 use crate::rootfs::{Entry, Rootfs, open_regular};
+use crate::run;
 use crate::sys::mount;
 use crate::sys::{self, FileType, OFlags};
 
 const PATH: &str = "/etc/machine-id";
 /// D-Bus's own copy, where it is a file: systemd's tools prefer it in an image without the other.
 const DBUS_PATH: &str = "/var/lib/dbus/machine-id";
-/// Where the file comes from that is bound over one that cannot be replaced.
-const BOUND: &str = "/run/machine-id";
 const TEMPORARY: &str = ".machine-id.oci-systemd-hook";
+/// It fails where the file is a mount that it may not take away.
+const COMMIT: &str = "systemd-machine-id-commit.service";
 
-/// How an ID may get into the image.
+/// Which machine ID, and how it may get into the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) id: MachineId,
+    /// A valid one of the image stays.
+    pub(crate) keep: bool,
+    /// How to change the file in /etc.
+    pub(crate) etc: Means,
+    /// How to change a file of the image.
+    pub(crate) image: Means,
+    /// /etc is a volume of the user's: a valid ID in it is his.
+    pub(crate) etc_is_volume: bool,
+    /// The hook may write into /run.
+    pub(crate) run_is_ours: bool,
+    /// The SELinux label of new file systems.
+    pub(crate) label: Option<String>,
+}
+
+/// How an ID may get into a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Means {
     /// Written, or bound over where that fails.
     Write,
-    /// Bound over the file if there is one: the root file system is going to be read-only, and so
-    /// perhaps other containers' too.
+    /// Bound over the file if there is one in the image: the root file system is going to be
+    /// read-only, and so perhaps other containers' too.
     PreferBind,
     /// Bound over the file: a volume that is the user's to write only.
     Bind,
-    /// Not at all: a mount in there would be seen on the host.
-    None,
 }
 
-/// Seed the container's machine ID; with `keep`, a valid one of the image stays.
+/// Seed the container's machine ID.
 ///
 /// # Errors
 /// It cannot be read or written: a container that shares another one's ID must not start.
-pub(crate) fn seed(
-    rootfs: &Rootfs,
-    wanted: MachineId,
-    keep: bool,
-    means: Means,
-) -> sys::Result<()> {
+pub(crate) fn seed(container: &Container, wish: &Wish) -> sys::Result<()> {
+    let rootfs = &container.rootfs;
     let entry = rootfs.entry(Path::new(PATH))?;
-    let Some(existing) = look(rootfs, &entry)? else {
-        log::warn!("{PATH} is a mount of the user's, or leads into one: left as it is");
+    let place = sys::stat(&entry.directory)?.mount;
+    let is_mount = matches!(&entry.found, Some((_, stat)) if stat.mount != place);
+    let Some(existing) = look(rootfs, &entry, wish, is_mount)? else {
+        log::warn!("{PATH} leads into a mount of the user's: left as it is");
         return Ok(());
     };
-    if !is_replaced(&existing, wanted, keep) {
-        return existing.id.map_or(Ok(()), |id| seed_dbus(rootfs, id));
+    let id = match existing.id {
+        Some(id) if !is_replaced(&existing, wish.id, wish.keep) => id,
+        _ => {
+            let means = if is_mount { Means::Bind } else { wish.etc };
+            put(container, wish, &entry, wish.id, means)?;
+            wish.id
+        }
+    };
+    if is_mount && wish.run_is_ours {
+        run::mask(rootfs, COMMIT)?;
     }
-    let is_in_image = sys::stat(&entry.directory)?.mount == sys::stat(rootfs.root())?.mount;
-    let is_file = matches!(&entry.found, Some((_, stat)) if stat.kind == FileType::RegularFile);
-    match means {
-        Means::None => return Err(sys::Error::read_only("openat", PATH)),
-        Means::Bind => bind(rootfs, &entry, wanted)?,
-        Means::PreferBind if is_file && is_in_image => bind(rootfs, &entry, wanted)?,
-        Means::PreferBind | Means::Write => match write(&entry, wanted) {
-            Err(error) if error.is_read_only() => {
-                let why = |bound| if is_file { bound } else { error };
-                bind(rootfs, &entry, wanted).map_err(why)?;
-            }
-            written => written?,
-        },
-    }
-    seed_dbus(rootfs, wanted)
+    seed_dbus(container, wish, id)
 }
 
 /// Where D-Bus has a file of its own and not a link, it says the same.
-fn seed_dbus(rootfs: &Rootfs, id: MachineId) -> sys::Result<()> {
+fn seed_dbus(container: &Container, wish: &Wish, id: MachineId) -> sys::Result<()> {
+    let rootfs = &container.rootfs;
     match rootfs.find_entry(DBUS_PATH)? {
         Some((_, stat)) if stat.kind == FileType::RegularFile => {}
         _ => return Ok(()),
     }
     let entry = rootfs.entry(Path::new(DBUS_PATH))?;
     // A volume of the user's is not even looked into.
-    if sys::stat(&entry.directory)?.mount != sys::stat(rootfs.root())?.mount {
+    let image = sys::stat(rootfs.root())?.mount;
+    let is_in_image = sys::stat(&entry.directory)?.mount == image
+        && matches!(&entry.found, Some((_, stat)) if stat.mount == image);
+    if !is_in_image || read(&entry)? == Some(id) {
         return Ok(());
     }
-    match look(rootfs, &entry)? {
-        Some(existing) if is_replaced(&existing, id, false) => {}
-        _ => return Ok(()),
-    }
-    match write(&entry, id) {
-        Err(error) if error.is_read_only() => {
-            log::warn!("{DBUS_PATH} keeps another machine ID: {error}");
-            Ok(())
-        }
-        written => written,
-    }
+    put(container, wish, &entry, id, wish.image)
 }
 
-/// What is there, where it is the hook's to change: in the image, on the tmpfs on /run, or in a
-/// volume that is mounted on /etc itself. The image's links may lead into any other mount of the
-/// container: a volume that the user made read-only (crun does that after the hook), /proc, /sys.
-fn look(rootfs: &Rootfs, entry: &Entry) -> sys::Result<Option<Existing>> {
+/// What is there, where it is the hook's to change: in the image, on the tmpfs on /run, in a volume
+/// that is mounted on /etc itself, or mounted on the file. The image's links may lead into any other
+/// mount of the container: a volume that the user made read-only (crun does that after the hook),
+/// /proc, /sys.
+fn look(
+    rootfs: &Rootfs,
+    entry: &Entry,
+    wish: &Wish,
+    is_mount: bool,
+) -> sys::Result<Option<Existing>> {
     let place = sys::stat(&entry.directory)?.mount;
     let is_on = |path| -> sys::Result<bool> {
         let found = rootfs.find_entry(path)?;
         Ok(found.is_some_and(|(_, stat)| stat.is_mount && stat.mount == place))
     };
     let in_image = place == sys::stat(rootfs.root())?.mount;
-    let in_run = !in_image && is_on("/run")? && sys::file_system(&entry.directory)?.is_tmpfs();
     let in_etc = !in_image && is_on("/etc")?;
-    let is_mount = matches!(&entry.found, Some((_, stat)) if stat.mount != place);
-    if is_mount || !(in_image || in_run || in_etc) {
+    if !(in_image || in_etc || wish.run_is_ours && is_on("/run")?) {
         return Ok(None);
     }
-    let id = match open_regular(entry)? {
+    Ok(Some(Existing {
+        id: read(entry)?,
+        in_volume: is_mount || (in_etc && wish.etc_is_volume),
+    }))
+}
+
+fn read(entry: &Entry) -> sys::Result<Option<MachineId>> {
+    Ok(match open_regular(entry)? {
         // One byte more than an ID and its newline.
         Some(file) => MachineId::parse(&sys::read_up_to(file, 34, PATH)?),
         None => None,
+    })
+}
+
+fn put(
+    container: &Container,
+    wish: &Wish,
+    entry: &Entry,
+    id: MachineId,
+    means: Means,
+) -> sys::Result<()> {
+    let is_file = matches!(&entry.found, Some((_, stat)) if stat.kind == FileType::RegularFile);
+    let is_in_image = || -> sys::Result<bool> {
+        let image = sys::stat(container.rootfs.root())?.mount;
+        Ok(sys::stat(&entry.directory)?.mount == image)
     };
-    // What is on a tmpfs at this time was copied there from the image: it is no volume.
-    let in_volume = in_etc && !sys::file_system(&entry.directory)?.is_tmpfs();
-    Ok(Some(Existing { id, in_volume }))
+    let is_written = match means {
+        Means::Write => true,
+        // Not in the image: a link leads to the tmpfs on /run.
+        Means::PreferBind => !is_file || !is_in_image()?,
+        Means::Bind => false,
+    };
+    if is_written {
+        match write(entry, id) {
+            Err(error) if error.is_read_only() => {}
+            written => return written,
+        }
+    }
+    bind(container, wish, entry, id)
 }
 
 fn write(entry: &Entry, id: MachineId) -> sys::Result<()> {
@@ -136,21 +176,36 @@ fn create(directory: &OwnedFd, name: &str, id: MachineId) -> sys::Result<OwnedFd
     Ok(file)
 }
 
-/// On a read-only /etc: bind a file of the tmpfs on /run over the file, which has to be there.
-fn bind(rootfs: &Rootfs, entry: &Entry, id: MachineId) -> sys::Result<()> {
-    let Some((target, _)) = &entry.found else {
-        return Err(sys::Error::read_only("openat", PATH));
+/// Bind a file of a read-only tmpfs over the file, which has to be there.
+fn bind(container: &Container, wish: &Wish, entry: &Entry, id: MachineId) -> sys::Result<()> {
+    let target = match &entry.found {
+        // What is mounted on a shared mount shows on the host.
+        Some((target, stat)) if !container.is_shared(stat.mount)? => target,
+        _ => return Err(sys::Error::read_only("openat", PATH)),
     };
-    let run = rootfs.open_directory("/run")?;
-    if !sys::file_system(&run)?.is_tmpfs() {
-        return Err(sys::Error::missing("openat", BOUND));
-    }
-    let source = match create(&run, "machine-id", id) {
-        Err(error) if error.is_existing() => {
-            sys::remove_at(&run, "machine-id")?;
-            create(&run, "machine-id", id)?
+    let tmpfs = mount::create_small(wish.label.as_deref())?;
+    create(&tmpfs, "machine-id", id)?;
+    // Before Linux 6.15 nothing can be cloned from a detached mount: it is attached for a moment.
+    mount::attach(&tmpfs, scaffold(container, wish)?, Path::new(PATH))?;
+    mount::set_attributes(&tmpfs, mount::READ_ONLY)?;
+    let file = sys::open_at(&tmpfs, "machine-id", OFlags::PATH, 0)?;
+    let bound = mount::duplicate(file)?;
+    mount::detach(&tmpfs)?;
+    mount::attach(bound, target, Path::new(PATH))
+}
+
+/// A directory that something can be mounted on without anybody's notice.
+fn scaffold(container: &Container, wish: &Wish) -> sys::Result<OwnedFd> {
+    for path in ["/run", "/dev"]
+        .iter()
+        .filter(|path| wish.run_is_ours || **path != "/run")
+    {
+        if let Some((directory, stat)) = container.rootfs.find(path)?
+            && stat.kind == FileType::Directory
+            && !container.is_shared(stat.mount)?
+        {
+            return Ok(directory);
         }
-        created => created?,
-    };
-    mount::attach(mount::duplicate(source)?, target, Path::new(PATH))
+    }
+    Err(sys::Error::missing("move_mount", "/dev"))
 }

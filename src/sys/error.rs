@@ -93,6 +93,10 @@ impl Error {
         self.is(rustix::io::Errno::NAMETOOLONG)
     }
 
+    pub(crate) fn is_no_space(&self) -> bool {
+        self.is(rustix::io::Errno::NOSPC)
+    }
+
     /// An owner that has no number in the hook's user namespace.
     pub(crate) fn is_invalid(&self) -> bool {
         self.is(rustix::io::Errno::INVAL)

@@ -131,8 +131,16 @@ pub(crate) fn open_at(
 /// Open the file behind an `O_PATH` descriptor for reading: it, and nothing that has come to its
 /// name since. The hook is in the host's file tree all the time, so /proc is the host's.
 pub(crate) fn reopen(file: impl AsFd) -> Result<OwnedFd> {
+    reopen_with(file, OFlags::empty())
+}
+
+/// The same with flags of open(2).
+pub(crate) fn reopen_with(file: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    open_host(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    open_host(
+        &path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | flags,
+    )
 }
 
 /// Open a path of the runtime's own mount namespace.
@@ -259,12 +267,17 @@ pub(crate) fn imitate_at(dir: impl AsFd, name: &OsStr, like: &Stat) -> Result<()
     owned
 }
 
+/// Give an open file or directory this mode.
+pub(crate) fn set_mode(fd: impl AsFd, mode: u32) -> Result<()> {
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).named("fchmod", "")
+}
+
 /// Give an open file or directory the owner, mode and times of `like`, in the order in which
 /// none of them undoes another. A refused owner is told last.
 pub(crate) fn imitate(fd: impl AsFd, like: &Stat) -> Result<()> {
     let (uid, gid) = ids(like.owner);
     let owned = rustix::fs::fchown(&fd, Some(uid), Some(gid)).named("fchown", "");
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(like.mode)).named("fchmod", "")?;
+    set_mode(&fd, like.mode)?;
     rustix::fs::futimens(&fd, &like.times).named("utimensat", "")?;
     owned
 }

@@ -19,6 +19,13 @@ pub(crate) struct Attributes {
     pub(crate) noatime: bool,
 }
 
+/// Of the small ones that hold something for the container to read.
+pub(crate) const READ_ONLY: Attributes = Attributes {
+    read_only: true,
+    noexec: true,
+    noatime: false,
+};
+
 /// A file system that is going to be made. A cgroup file system shows the cgroup namespace that it
 /// was opened in, whichever the process is in when it is made.
 #[derive(Debug)]
@@ -71,6 +78,18 @@ pub(crate) fn create(
     attributes: Attributes,
 ) -> Result<OwnedFd> {
     Context::open(kind)?.mount(options, attributes)
+}
+
+/// A tmpfs for a name or a line, writable for as long as it takes to put them there: it is to be
+/// made [`READ_ONLY`] when it is attached.
+pub(crate) fn create_small(label: Option<&str>) -> Result<OwnedFd> {
+    let mut options = vec![("mode", "755"), ("size", "4k")];
+    options.extend(label.map(|label| ("context", label)));
+    let writable = Attributes {
+        read_only: false,
+        ..READ_ONLY
+    };
+    create("tmpfs", &options, writable)
 }
 
 /// What the file system wrote into its context, `e tmpfs: Bad value for 'size'`, without the `e`.

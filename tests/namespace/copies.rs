@@ -1,7 +1,8 @@
-//! What copying could add to a file of the image's, or fail at: default ACLs, and files that are
-//! nobody's in the container's user namespace.
+//! What copying could add to a file of the image's, or fail at: ACLs, files that are nobody's in the
+//! container's user namespace, files that do not fit.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use rustix::io::Errno;
@@ -65,18 +66,65 @@ fn gives_no_copy_an_acl_that_the_file_has_not() {
     }
 }
 
+/// As an unprivileged user has it: nobody but root is mapped.
+const USER: &str = "--user --map-root-user --mount --net --cgroup --propagation private";
+
 #[test]
 #[ignore = "needs root: make test"]
-fn leaves_out_what_nobody_in_the_user_namespace_may_read() {
+fn leaves_out_what_is_nobodys_in_the_user_namespace() {
     let bundle = Bundle::with_systemd(252);
     shell(&format!(
-        "cd {}; echo x >private; echo x >public; chown 5:6 private public; chmod 600 private",
+        "cd {}; mkdir private open open/mine; echo x >mine; echo x >private/x; echo x >open/x
+        ln -s x link; chown -h 5:6 private private/x open open/x link; chmod 700 private",
         bundle.image("run").display()
     ));
-    let unshare = "--user --map-root-user --mount --net --cgroup --propagation private";
-    let process = Process::start_with(&bundle, unshare, "");
+    let process = Process::start_with(&bundle, USER, "mount -t tmpfs users run/open/mine");
     process.prepare(&bundle);
-    assert!(!process.path("run/private").exists());
-    let public = fs::read_to_string(process.path("run/public"));
-    assert_eq!(public.expect("what everybody may read"), "x\n");
+    for (path, is_there) in [
+        ("run/mine", true),
+        ("run/open/mine", true),
+        ("run/open/x", false),
+        ("run/private", false),
+    ] {
+        assert_eq!(process.path(path).exists(), is_there, "{path}");
+    }
+    assert!(process.path("run/link").is_symlink());
+    // A mount of the user's is never lost with the directory that it is in.
+    assert!(
+        process
+            .mounts()
+            .iter()
+            .any(|mount| mount.at == "/run/open/mine")
+    );
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn gives_nobody_the_rights_of_an_acl_that_it_leaves_out() {
+    let bundle = Bundle::with_systemd(252);
+    bundle.write("run/file", b"x");
+    setxattr(
+        bundle.image("run/file"),
+        ACCESS,
+        &acl(),
+        XattrFlags::empty(),
+    )
+    .expect("an ACL");
+    let process = Process::start_with(&bundle, USER, "");
+    process.prepare(&bundle);
+    let copy = fs::metadata(process.path("run/file")).expect("the copy");
+    // It was 640 on the image, where the 4 is what the ACL gives at most.
+    assert_eq!(copy.mode() & 0o777, 0o600);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn says_that_run_lock_has_more_in_it_than_fits() {
+    let bundle = Bundle::with_systemd(252);
+    fs::create_dir(bundle.image("run/lock")).expect("a directory");
+    bundle.write("run/lock/large", &[0; 6 << 20]);
+    let process = Process::start(&bundle, "");
+    bundle
+        .prepare(process.pid())
+        .assert_fails(65, &["/run/lock", "what fits", "clean it in the image"]);
 }

@@ -202,7 +202,8 @@ fn refuses_a_read_only_etc_without_the_file() {
         &[
             "seed /etc/machine-id",
             "EROFS",
-            "put what is missing into the image",
+            "openat /etc/machine-id",
+            "an empty file",
         ],
     );
 }
