@@ -46,9 +46,13 @@ pub(crate) fn observe(
     let layout = host::layout().map_err(host_failed)?;
     let support = Support::of(payload.version, policy.cgroup);
     let hierarchy = Hierarchy::choose(layout, support);
-    let (workpiece, membership) = membership(container, config, hierarchy, layout)?;
+    let (workpiece, membership) = membership(container, &state.id, config, hierarchy, layout)?;
     let tree = cgroup::tree(hierarchy, &membership, &state.id).map_err(Error::Cgroup)?;
 
+    let root_is_read_only = is_read_only(container, config)?;
+    if root_is_read_only && !has_own_var(&container.rootfs)? {
+        log::warn!("/var is read-only: systemd-logind fails without a writable one (--tmpfs /var)");
+    }
     let machine = sys::total_memory();
     let selinux = host::is_selinux_enabled().map_err(host_failed)?;
     let facts = Facts {
@@ -58,7 +62,7 @@ pub(crate) fn observe(
         etc: spot(container, config, "/etc")?,
         image_mounts_tmp: has_unit(&container.rootfs, "tmp.mount")
             .map_err(|error: sys::Error| Error::failed("look for tmp.mount in the image", error))?,
-        root_is_read_only: is_read_only(container, config)?,
+        root_is_read_only,
         memory: config
             .memory_limit()
             .map_or(machine, |limit| limit.min(machine)),
@@ -83,6 +87,7 @@ pub(crate) fn observe(
 /// The process's place in the hierarchy: on the host, and as the container sees it.
 fn membership(
     container: &Container,
+    id: &str,
     config: &Config,
     hierarchy: Hierarchy,
     layout: Layout,
@@ -127,10 +132,10 @@ fn membership(
 
     container.enter_cgroup_namespace().map_err(failed)?;
     let view = path()?;
-    let ready = match inode {
-        Some(inode) => is_ready(container, config, hierarchy, &view, inode).map_err(failed)?,
-        None => false,
-    };
+    // In a hierarchy that the host has not mounted only the hook can have made a place.
+    let is_made = own.is_none() && at == format!("/{}/{id}", cgroup::TOP);
+    let ready = (own.is_some() || is_made)
+        && is_ready(container, config, hierarchy, &view, inode).map_err(failed)?;
     let from_root = at == view;
     let membership = Membership {
         view,
@@ -174,13 +179,14 @@ fn is_alone(cgroup: &OwnedFd, pid: i32) -> sys::Result<bool> {
     Ok(processes == format!("{pid}\n").as_bytes())
 }
 
-/// Whether the container has its own cgroup, writable, where its systemd looks for it.
+/// Whether the container has its own cgroup, writable, where its systemd looks for it. Without an
+/// inode to know it by, the mount has to be one of ours.
 fn is_ready(
     container: &Container,
     config: &Config,
     hierarchy: Hierarchy,
     view: &str,
-    inode: u64,
+    inode: Option<u64>,
 ) -> sys::Result<bool> {
     let place = format!("{}{view}", hierarchy.mount_point());
     let Some((place, stat)) = container.rootfs.find(&place)? else {
@@ -195,8 +201,11 @@ fn is_ready(
     // no runtime's are, so that a second run of the hook knows them.
     let mut read_only = config.read_only_destinations();
     let stays = mount.is_noatime() || !read_only.any(|path| path == Path::new("/sys/fs/cgroup"));
-    let is_shown = kind && stat.inode == inode && (stat.is_mount || mount.is_noatime());
-    Ok(is_shown && !mount.is_read_only() && stays)
+    let is_shown = match inode {
+        Some(inode) => stat.inode == inode && (stat.is_mount || mount.is_noatime()),
+        None => mount.is_noatime(),
+    };
+    Ok(kind && is_shown && !mount.is_read_only() && stays)
 }
 
 /// What is at a place that a tmpfs may go on.
@@ -260,6 +269,18 @@ fn is_read_only(container: &Container, config: &Config) -> Result<bool, Error> {
     let mount = sys::file_system(container.rootfs.root())
         .map_err(|error: sys::Error| Error::failed("look at the root file system", error))?;
     Ok(config.root_becomes_read_only() || mount.is_read_only())
+}
+
+/// Whether the user mounted something where services keep their state, or above.
+fn has_own_var(rootfs: &Rootfs) -> Result<bool, Error> {
+    let failed = |error: sys::Error| Error::failed("look at /var in the image", error);
+    let root = sys::stat(rootfs.root()).map_err(failed)?.mount;
+    for path in ["/var/lib/systemd", "/var/lib", "/var"] {
+        if let Some((_, stat)) = rootfs.find(path).map_err(failed)? {
+            return Ok(stat.mount != root);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the runtime made the tree of a version 1 container: a tmpfs with `systemd` in it.

@@ -1,13 +1,14 @@
 //! What lies at a place before a tmpfs goes on it, kept: the image's files are copied up, the
 //! user's mounts are held, to be moved to the same place later. One bounded walk, by descriptors.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::sys::{self, FileType, OFlags, Resolve, Stat};
+use crate::sys::{self, FileType, Identity, OFlags, Resolve, Stat};
 
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 64 << 20;
@@ -40,10 +41,35 @@ impl From<sys::Error> for Failure {
 struct Walk<'a> {
     from: &'a OwnedFd,
     into: &'a OwnedFd,
+    left: Budget,
+    mounts: Vec<HeldMount>,
+    /// Each after the one that it is in; the first is the place itself.
+    directories: Vec<Directory>,
+    /// Where the copies are of files that have more names than one.
+    links: BTreeMap<Identity, PathBuf>,
+}
+
+/// What may still be copied.
+struct Budget {
     entries: usize,
     bytes: u64,
-    mounts: Vec<HeldMount>,
-    directories: Vec<(PathBuf, Stat)>,
+}
+
+impl Budget {
+    /// An entry or an attribute, with so many bytes in it.
+    fn take(&mut self, bytes: u64) -> Result<(), Failure> {
+        self.entries = self.entries.checked_sub(1).ok_or(Failure::TooMuch)?;
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(Failure::TooMuch)?;
+        Ok(())
+    }
+}
+
+/// A directory by its name, since ten thousand paths may have 4 KiB each.
+struct Directory {
+    /// The index of the one that it is in.
+    parent: usize,
+    name: OsString,
+    stat: Stat,
 }
 
 /// Copy what is in the directory `from` into the empty directory `into`, but for the mounts, which
@@ -52,25 +78,37 @@ struct Walk<'a> {
 /// # Errors
 /// Nothing is half done for the caller: `into` is to be thrown away then.
 pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
+    let place = Directory {
+        parent: 0,
+        name: OsString::new(),
+        stat: sys::stat(from)?,
+    };
     let mut walk = Walk {
         from,
         into,
-        entries: MAX_ENTRIES,
-        bytes: MAX_BYTES,
+        left: Budget {
+            entries: MAX_ENTRIES,
+            bytes: MAX_BYTES,
+        },
         mounts: Vec::new(),
-        directories: Vec::new(),
+        directories: vec![place],
+        links: BTreeMap::new(),
     };
     // Two descriptors at a time, however deep it goes: crun gives the hook the container's rlimits.
-    let mut next = vec![PathBuf::new()];
-    while let Some(path) = next.pop() {
-        walk.directory(&path, &mut next)?;
+    let mut next = 0;
+    while next < walk.directories.len() {
+        walk.directory(next)?;
+        next += 1;
     }
-    // Deepest last in, first out: a directory's times change with what is made in it.
-    while let Some((path, stat)) = walk.directories.pop() {
+    // Those inside first: a directory's times change with what is made in it. The place itself has
+    // the attributes of its tmpfs.
+    for index in (1..walk.directories.len()).rev() {
+        let path = walk.path(index);
+        let stat = &walk.directories[index].stat;
         let copy = open_directory(into, &path)?;
-        owned(sys::imitate(&copy, &stat))?;
+        owned(sys::imitate(&copy, stat))?;
         // Not before it is filled: what is made below a default ACL gets one too (acl(5)).
-        walk.attributes(open_directory(from, &path)?, copy, &stat)?;
+        attributes(open_directory(from, &path)?, copy, stat, &mut walk.left)?;
     }
     Ok(walk.mounts)
 }
@@ -85,11 +123,22 @@ fn open_directory(root: &OwnedFd, path: &Path) -> sys::Result<OwnedFd> {
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, path: &Path, next: &mut Vec<PathBuf>) -> Result<(), Failure> {
-        let from = open_directory(self.from, path)?;
-        let into = open_directory(self.into, path)?;
+    /// Where a directory is, below the place.
+    fn path(&self, mut index: usize) -> PathBuf {
+        let mut names = Vec::new();
+        while index != 0 {
+            names.push(&self.directories[index].name);
+            index = self.directories[index].parent;
+        }
+        names.iter().rev().collect()
+    }
+
+    fn directory(&mut self, index: usize) -> Result<(), Failure> {
+        let path = self.path(index);
+        let from = open_directory(self.from, &path)?;
+        let into = open_directory(self.into, &path)?;
         for entry in sys::entries(&from)? {
-            self.entry(&from, &into, &entry?.0, path, next)?;
+            self.entry(&from, &into, entry?.0, (index, &path))?;
         }
         Ok(())
     }
@@ -98,14 +147,14 @@ impl Walk<'_> {
         &mut self,
         from: &OwnedFd,
         into: &OwnedFd,
-        name: &OsStr,
-        parent: &Path,
-        next: &mut Vec<PathBuf>,
+        name: OsString,
+        parent: (usize, &Path),
     ) -> Result<(), Failure> {
-        self.entries = self.entries.checked_sub(1).ok_or(Failure::TooMuch)?;
-        let path = parent.join(name);
-        let found = sys::open_at(from, name, OFlags::PATH | OFlags::NOFOLLOW, 0)?;
+        let (parent, path) = (parent.0, parent.1.join(&name));
+        let found = sys::open_at(from, &name, OFlags::PATH | OFlags::NOFOLLOW, 0)?;
         let stat = sys::stat(&found)?;
+        let is_copied = stat.kind == FileType::RegularFile && !stat.is_mount;
+        self.left.take(if is_copied { stat.size } else { 0 })?;
         if !stat.is_mount && is_left_out(&found, &stat)? {
             log::info!(
                 "left out: /{} below the place: its owner is not mapped",
@@ -115,22 +164,21 @@ impl Walk<'_> {
         }
         match stat.kind {
             FileType::Directory if stat.is_mount => {
-                sys::make_directory_at(into, name, 0o755)?;
+                sys::make_directory_at(into, &name, 0o755)?;
                 self.mounts.push(HeldMount { path, mount: found });
             }
             _ if stat.is_mount => {
-                create_file(into, name)?;
+                create_file(into, &name)?;
                 self.mounts.push(HeldMount { path, mount: found });
             }
             FileType::Directory => {
-                sys::make_directory_at(into, name, 0o700)?;
-                next.push(path.clone());
-                self.directories.push((path, stat));
+                sys::make_directory_at(into, &name, 0o700)?;
+                self.directories.push(Directory { parent, name, stat });
             }
-            FileType::RegularFile => self.file(&found, into, name, &stat)?,
+            FileType::RegularFile => self.file(&found, &stat, into, path)?,
             FileType::Symlink => {
-                sys::make_link_at(&sys::read_link_at(&found, "")?, into, name)?;
-                owned(sys::imitate_at(into, name, &stat))?;
+                sys::make_link_at(&sys::read_link_at(&found, "")?, into, &name)?;
+                owned(sys::imitate_at(into, &name, &stat))?;
             }
             kind => log::info!("left out: /{} below the place, a {kind:?}", path.display()),
         }
@@ -140,11 +188,14 @@ impl Walk<'_> {
     fn file(
         &mut self,
         found: &OwnedFd,
-        into: &OwnedFd,
-        name: &OsStr,
         stat: &Stat,
+        into: &OwnedFd,
+        path: PathBuf,
     ) -> Result<(), Failure> {
-        self.bytes = self.bytes.checked_sub(stat.size).ok_or(Failure::TooMuch)?;
+        let name = path.file_name().unwrap_or_default();
+        if let Some(first) = self.links.get(&stat.identity) {
+            return Ok(sys::make_hard_link(self.into, first, into, name)?);
+        }
         let source = File::from(sys::reopen(found)?);
         let mut copy = File::from(create_file(into, name)?);
         // Not one byte more than was counted, should it grow.
@@ -152,33 +203,43 @@ impl Walk<'_> {
             .map_err(|error| sys::Error::of_io("write", name.display().to_string(), &error))?;
         // Attributes last: a chown takes a file's capabilities away.
         owned(sys::imitate(&copy, stat))?;
-        self.attributes(&source, &copy, stat)
-    }
-
-    /// Copy the extended attributes that a tmpfs accepts; never SELinux's, which belongs to the
-    /// image. Each counts as an entry.
-    fn attributes(&mut self, from: impl AsFd, to: impl AsFd, stat: &Stat) -> Result<(), Failure> {
-        let names = match sys::attribute_names(&from) {
-            Err(error) if error.is_unsupported() => return Ok(()),
-            names => names?,
-        };
-        for name in names.iter().filter(|name| *name != b"security.selinux") {
-            self.entries = self.entries.checked_sub(1).ok_or(Failure::TooMuch)?;
-            match sys::copy_attribute(&from, &to, name) {
-                Err(error) if error.is_unsupported() || error.is_forbidden() => {
-                    log::info!("left out: an extended attribute: {error}");
-                }
-                Err(error) if error.is_invalid() && is_acl(name) => {
-                    log::info!("left out: an ACL that names who is not mapped: {error}");
-                    // The group's bits are the ACL's mask (acl(5)); without it the group would get
-                    // what others were given.
-                    sys::set_mode(&to, stat.mode & !0o070)?;
-                }
-                copied => copied?,
-            }
+        attributes(&source, &copy, stat, &mut self.left)?;
+        if stat.names > 1 {
+            self.links.insert(stat.identity, path);
         }
         Ok(())
     }
+}
+
+/// Copy the extended attributes that a tmpfs accepts; never SELinux's, which belongs to the image.
+/// Each counts as an entry.
+fn attributes(
+    from: impl AsFd,
+    to: impl AsFd,
+    stat: &Stat,
+    left: &mut Budget,
+) -> Result<(), Failure> {
+    let names = match sys::attribute_names(&from) {
+        Err(error) if error.is_unsupported() => return Ok(()),
+        names => names?,
+    };
+    for name in names.iter().filter(|name| *name != b"security.selinux") {
+        let value = sys::attribute(&from, name)?;
+        left.take(value.len() as u64)?;
+        match sys::set_attribute(&to, name, &value) {
+            Err(error) if error.is_unsupported() || error.is_forbidden() => {
+                log::info!("left out: an extended attribute: {error}");
+            }
+            Err(error) if error.is_invalid() && is_acl(name) => {
+                log::info!("left out: an ACL that names who is not mapped: {error}");
+                // The group's bits are the ACL's mask (acl(5)); without it the group would get what
+                // others were given.
+                sys::set_mode(&to, stat.mode & !0o070)?;
+            }
+            copied => copied?,
+        }
+    }
+    Ok(())
 }
 
 /// A group of the image's that the container's user namespace has no number for, or the owner of a

@@ -46,6 +46,7 @@ mod sys;
 mod tree;
 
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use ::log::{info, warn};
 
@@ -120,7 +121,8 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
     if !state.bundle.is_absolute() {
         return Err(Error::BadState("its bundle is not an absolute path".into()));
     }
-    let config = Config::read(&state.bundle)?;
+    let bundle = bundle(state);
+    let config = Config::read(&bundle)?;
     let request = Request {
         program: config.process.program(),
         cwd: &config.process.cwd,
@@ -134,7 +136,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
         Err(skip) => return Ok(Err(skip)),
     };
     let root = config.root_path().ok_or(Error::NoRoot)?;
-    let mut container = Container::open(state.pid, &state.bundle, root)?;
+    let mut container = Container::open(state.pid, &bundle, root)?;
     let payload = match payload::identify(&container.rootfs, &candidate)
         .map_err(|error| Error::failed("look at the container's program", error))?
     {
@@ -155,6 +157,19 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
     let steps = plan::plan(&facts)?;
     apply::apply(&mut container, &mut workpiece, &state.id, &steps)?;
     Ok(Ok(payload))
+}
+
+/// The container's bundle. With a user namespace, crun from 1.21 on may say that it is "/", the
+/// directory that it is in itself (mended in 2026, containers/crun#2263); its process is in the bundle.
+fn bundle(state: &State) -> PathBuf {
+    let told = &state.bundle;
+    if told == Path::new("/")
+        && !told.join("config.json").exists()
+        && let Ok(bundle) = std::fs::read_link(format!("/proc/{}/cwd", state.pid))
+    {
+        return bundle;
+    }
+    told.clone()
 }
 
 /// Remove the place that was made for a container, if one was. All else lies in its namespaces and

@@ -600,16 +600,49 @@ mod tests {
         ] {
             assert_eq!(run_size(memory), size, "{memory}");
         }
-        let Some(Step::MountTmpfs(run)) = plan(&facts()).expect("a plan").into_iter().nth(3) else {
-            panic!("no /run");
+    }
+
+    #[test]
+    fn gives_each_tmpfs_its_options() {
+        let facts = Facts {
+            image_mounts_tmp: true,
+            ..facts()
         };
-        let options: Vec<_> = run
-            .options()
+        let steps = plan(&facts).expect("a plan");
+        let found: Vec<_> = steps
             .iter()
-            .map(|(key, value)| format!("{key}={value}"))
+            .filter_map(|step| match step {
+                Step::MountTmpfs(tmpfs) => Some(tmpfs),
+                _ => None,
+            })
+            .map(|tmpfs| {
+                let options = tmpfs.options();
+                let options = options.iter().map(|(key, value)| format!("{key}={value}"));
+                let options = options.collect::<Vec<_>>().join(",");
+                (tmpfs.destination, options, tmpfs.noexec)
+            })
             .collect();
-        assert_eq!(options, ["mode=755", "size=1717986918", "nr_inodes=800000"]);
-        assert!(!run.noexec);
+        let expected = [
+            ("/run", "mode=755,size=1717986918,nr_inodes=800000", false),
+            ("/run/lock", "mode=1777,size=5242880", true),
+            ("/tmp", "mode=1777,size=4294967296,nr_inodes=1000000", false),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(at, options, noexec)| (at, options.to_owned(), noexec))
+        );
+    }
+
+    #[test]
+    fn gives_tmp_half_of_the_memory_and_never_no_limit() {
+        for (memory, size) in [
+            (8 << 30, 4 << 30),
+            (2 << 20, 1 << 20),
+            (1, 1 << 20),
+            (0, 1 << 20),
+        ] {
+            assert_eq!(tmp_size(memory), size, "{memory}");
+        }
     }
 
     #[test]

@@ -19,8 +19,12 @@ mod machine_id_disk;
 mod machine_id_links;
 #[path = "namespace/machine_id_source.rs"]
 mod machine_id_source;
+#[path = "namespace/machine_id_volume.rs"]
+mod machine_id_volume;
 #[path = "namespace/mounts.rs"]
 mod mounts;
+#[path = "namespace/read_only.rs"]
+mod read_only;
 #[path = "namespace/refusals.rs"]
 mod refusals;
 #[path = "namespace/sizes.rs"]

@@ -18,14 +18,18 @@ pub(crate) use rustix::fs::{FileType, OFlags};
 use error::Named;
 pub(crate) use error::{Error, Result};
 
+/// Device and inode: the same for two descriptors of one file.
+pub(crate) type Identity = (u32, u32, u64);
+
 /// What statx(2) says of a descriptor.
 pub(crate) struct Stat {
     pub(crate) kind: FileType,
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
     pub(crate) size: u64,
-    /// Device and inode: the same for two descriptors of one file.
-    pub(crate) identity: (u32, u32, u64),
+    pub(crate) identity: Identity,
+    /// How many names it has, as hard links.
+    pub(crate) names: u32,
     /// Which mount it is on, as in mountinfo.
     pub(crate) mount: u64,
     /// On a cgroup file system this is the cgroup's ID, and 1 is the hierarchy's root.
@@ -177,6 +181,7 @@ pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
         owner: (found.stx_uid, found.stx_gid),
         size: found.stx_size,
         identity: (found.stx_dev_major, found.stx_dev_minor, found.stx_ino),
+        names: found.stx_nlink,
         mount: found.stx_mnt_id,
         inode: found.stx_ino,
         is_mount: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
@@ -213,6 +218,17 @@ pub(crate) fn make_directory_at(dir: impl AsFd, name: impl AsRef<Path>, mode: u3
 pub(crate) fn make_link_at(target: &Path, dir: impl AsFd, name: impl AsRef<Path>) -> Result<()> {
     let name = name.as_ref();
     rustix::fs::symlinkat(target, dir, name).named("symlinkat", name)
+}
+
+/// Give a file of the directory `root` a second name.
+pub(crate) fn make_hard_link(
+    root: impl AsFd,
+    path: &Path,
+    dir: impl AsFd,
+    name: impl AsRef<Path>,
+) -> Result<()> {
+    let name = name.as_ref();
+    rustix::fs::linkat(root, path, dir, name, AtFlags::empty()).named("linkat", name)
 }
 
 pub(crate) fn rename_at(dir: impl AsFd, from: &str, to: impl AsRef<Path>) -> Result<()> {
@@ -301,13 +317,18 @@ pub(crate) fn attribute_names(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
         .collect())
 }
 
-/// Copy one extended attribute between open files.
-pub(crate) fn copy_attribute(from: impl AsFd, to: impl AsFd, name: &[u8]) -> Result<()> {
-    let object = || OsStr::from_bytes(name);
+/// One extended attribute, of 64 KiB at most (the kernel's own limit).
+pub(crate) fn attribute(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     let mut value = vec![0; 65_536];
-    let length = rustix::fs::fgetxattr(&from, name, &mut value[..]).named("fgetxattr", object())?;
-    rustix::fs::fsetxattr(&to, name, &value[..length], rustix::fs::XattrFlags::empty())
-        .named("fsetxattr", object())
+    let length = rustix::fs::fgetxattr(fd, name, &mut value[..])
+        .named("fgetxattr", OsStr::from_bytes(name))?;
+    value.truncate(length);
+    Ok(value)
+}
+
+pub(crate) fn set_attribute(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<()> {
+    rustix::fs::fsetxattr(fd, name, value, rustix::fs::XattrFlags::empty())
+        .named("fsetxattr", OsStr::from_bytes(name))
 }
 
 /// The memory of this machine, in bytes.

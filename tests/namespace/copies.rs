@@ -122,9 +122,25 @@ fn gives_nobody_the_rights_of_an_acl_that_it_leaves_out() {
 fn says_that_run_lock_has_more_in_it_than_fits() {
     let bundle = Bundle::with_systemd(252);
     fs::create_dir(bundle.image("run/lock")).expect("a directory");
-    bundle.write("run/lock/large", &[0; 6 << 20]);
+    bundle.write("run/lock/large", &vec![0; 6 << 20]);
     let process = Process::start(&bundle, "");
     bundle
         .prepare(process.pid())
         .assert_fails(65, &["/run/lock", "what fits", "clean it in the image"]);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn keeps_the_names_of_a_file_together() {
+    let bundle = Bundle::with_systemd(252);
+    bundle.write("run/a/file", b"x");
+    fs::create_dir(bundle.image("run/b")).expect("a directory");
+    for name in ["run/a/other", "run/b/third"] {
+        fs::hard_link(bundle.image("run/a/file"), bundle.image(name)).expect("a hard link");
+    }
+    let process = Process::start(&bundle, "");
+    process.prepare(&bundle);
+    let inode = |path| fs::metadata(process.path(path)).expect("the copy").ino();
+    assert_eq!(inode("run/a/file"), inode("run/a/other"));
+    assert_eq!(inode("run/a/file"), inode("run/b/third"));
 }

@@ -233,3 +233,33 @@ fn pause_and_resume_work_after_boot() {
             .unwrap_or_else(|error| panic!("{what}, afterwards: {error}"));
     }
 }
+
+/// As where two files in hooks.d match: also where the place is in a hierarchy that the host has not mounted.
+#[test]
+#[ignore = "needs root and the lab: make test"]
+fn a_hook_that_is_called_twice_does_its_work_once() {
+    for (runtime, cgroups, image, edits) in [
+        ("runc", "v1", "bookworm", "own"),
+        ("crun", "v1", "sid", "own"),
+        ("runc", "v2", "bookworm", "legacy"),
+        ("crun", "v2", "trixie", "host legacy"),
+        ("youki", "v1", "bookworm", "own"),
+        ("crun", "none", "trixie", "own"),
+        ("crun", "none", "sid", "host"),
+        ("runc", "hybrid", "sid", "user"),
+    ] {
+        let view = View::open("trixie", cgroups);
+        let container = Container::with(&view, runtime, image, |config| {
+            edit_as(edits, config);
+            let hook = config["hooks"]["createRuntime"][0].clone();
+            config["hooks"]["createRuntime"] = json!([hook, hook]);
+        });
+        let booted = container.boot();
+        assert!(
+            booted.is_ok(),
+            "{runtime} {cgroups} {image} {edits}: {booted:?}"
+        );
+        let places = container.shell("grep -c ' /run ' /proc/self/mountinfo");
+        assert_eq!(places.trim(), "1", "{runtime} {cgroups} {image} {edits}");
+    }
+}
