@@ -28,6 +28,8 @@ mod life;
 mod limits;
 #[path = "runtime/machine_id.rs"]
 mod machine_id;
+#[path = "runtime/machine_id_rare.rs"]
+mod machine_id_rare;
 #[path = "runtime/matrix.rs"]
 mod matrix;
 #[path = "runtime/refusals.rs"]

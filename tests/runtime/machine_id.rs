@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::lab::{Container, View};
 
-const BAKED: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const BAKED: &str = "0123456789abcdef0123456789abcdef";
 
 /// The states in which images come, as (name, content of /etc/machine-id).
 const IMAGES: [(&str, Option<&str>); 4] = [
@@ -26,8 +26,17 @@ fn from_image<'view>(view: &'view View, suite: &str, machine_id: Option<&str>) -
     container
 }
 
-/// The machine ID, about which the file, systemd, the journal and D-Bus are of one mind.
+/// The machine ID, in the file that the hook wrote.
 fn machine_id_of(container: &Container) -> String {
+    assert_eq!(
+        container.shell("stat -c '%a %u:%g' /etc/machine-id"),
+        "444 0:0"
+    );
+    agreed_machine_id_of(container)
+}
+
+/// The machine ID, about which the file, systemd, the journal and D-Bus are of one mind.
+pub(crate) fn agreed_machine_id_of(container: &Container) -> String {
     let id = container.shell("cat /etc/machine-id");
     assert!(
         id.len() == 32
@@ -36,10 +45,7 @@ fn machine_id_of(container: &Container) -> String {
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
         "{id}"
     );
-    assert_eq!(
-        container.shell("stat -c '%a %u:%g' /etc/machine-id"),
-        "444 0:0"
-    );
+    assert_eq!(container.shell("systemd-id128 machine-id"), id, "systemd");
     assert_eq!(container.shell("dbus-uuidgen --get"), id, "D-Bus");
     assert_eq!(
         container.shell("ls -d /run/log/journal/* /var/log/journal/* 2>/dev/null | sed 's,.*/,,'"),
