@@ -234,7 +234,7 @@ pub(crate) fn tree(
         Place::Made if !is_name(id) => return Err(Obstacle::NoName),
         Place::Made => format!("/{TOP}/{id}"),
     };
-    if path.starts_with("/..") {
+    if path.split('/').any(|part| part == "..") {
         return Err(Obstacle::OutsideOfNamespace(hierarchy));
     }
     let view = match place {

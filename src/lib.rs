@@ -27,6 +27,9 @@ mod decision;
 mod elf;
 mod error;
 mod facts;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod hierarchy;
 mod host;
 mod json;

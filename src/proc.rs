@@ -1,7 +1,7 @@
 //! What the kernel says of a process in /proc, parsed. It knows nothing of containers.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
 use procfs::process::{MountInfos, MountOptFields};
@@ -23,8 +23,12 @@ pub(crate) fn open(name: &str) -> sys::Result<OwnedFd> {
 /// The process's cgroup in the hierarchy whose line names `controller` (`""` is cgroup2), as the
 /// cgroup namespace that the hook is in sees it. `None` when there is no such hierarchy.
 pub(crate) fn cgroup(process: &OwnedFd, controller: &str) -> sys::Result<Option<String>> {
-    let file = read(process, "cgroup")?;
-    let groups = ProcessCGroups::from_buf_read(file).map_err(|error| {
+    cgroup_in(read(process, "cgroup")?, controller)
+}
+
+/// The same in the text of it.
+pub(crate) fn cgroup_in(text: impl BufRead, controller: &str) -> sys::Result<Option<String>> {
+    let groups = ProcessCGroups::from_buf_read(text).map_err(|error| {
         sys::Error::of_io("read", "cgroup", &io::Error::other(error.to_string()))
     })?;
     Ok(groups.into_iter().find_map(|group| {
@@ -43,10 +47,14 @@ pub(crate) fn cgroup(process: &OwnedFd, controller: &str) -> sys::Result<Option<
 /// those too. It reads the whole table, so it is asked only of a user's own mounts on our places.
 pub(crate) fn is_shared(process: &OwnedFd, mount: u64) -> sys::Result<bool> {
     let file = File::from(sys::open_at(process, "mountinfo", OFlags::RDONLY, 0)?);
-    let mounts =
-        MountInfos::from_buf_read(BufReader::new(file.take(MOUNTS_LIMIT))).map_err(|error| {
-            sys::Error::of_io("read", "mountinfo", &io::Error::other(error.to_string()))
-        })?;
+    is_shared_in(BufReader::new(file.take(MOUNTS_LIMIT)), mount)
+}
+
+/// The same in the text of it.
+pub(crate) fn is_shared_in(text: impl BufRead, mount: u64) -> sys::Result<bool> {
+    let mounts = MountInfos::from_buf_read(text).map_err(|error| {
+        sys::Error::of_io("read", "mountinfo", &io::Error::other(error.to_string()))
+    })?;
     Ok(mounts.into_iter().any(|found| {
         let is_shared = |field: &MountOptFields| matches!(field, MountOptFields::Shared(_));
         u64::try_from(found.mnt_id) == Ok(mount) && found.opt_fields.iter().any(is_shared)
@@ -66,7 +74,7 @@ pub(crate) fn root(process: &OwnedFd) -> sys::Result<Option<(u32, u32)>> {
 }
 
 /// The outer ID of 0 in a line `INSIDE OUTSIDE LENGTH` (`user_namespaces(7)`).
-fn of_zero(line: &str) -> Option<u32> {
+pub(crate) fn of_zero(line: &str) -> Option<u32> {
     let mut numbers = line.split_whitespace().map(str::parse::<u32>);
     match (numbers.next()?, numbers.next()?) {
         (Ok(0), Ok(outside)) => Some(outside),
