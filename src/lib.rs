@@ -1,6 +1,6 @@
 //! An OCI hook that lets an unmodified systemd boot in an unprivileged container.
 //!
-//! The story, in the order in which [`run`] tells it:
+//! The story, in the order in which [`run()`] tells it:
 //!
 //! 1. [`oci`]: the container's state and the bundle's config.json, as far as they matter ([`json`]
 //!    reads them).
