@@ -8,7 +8,9 @@ INSTALL ?= install
 # An explicit --target, even if it is this machine's own: only then are procedural macros, which have to be loaded at
 # run time, built without crt-static.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-STATIC := RUSTFLAGS="$(strip $(RUSTFLAGS) -C target-feature=+crt-static)"
+# Where it was built is not in it, so that two builds of one lock file are the same, byte by byte: make reproducible.
+REMAP := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
+STATIC := RUSTFLAGS="$(strip $(RUSTFLAGS) -C target-feature=+crt-static $(REMAP))"
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Where it is found without rustc, which root may not have: make build && sudo make install.
 BINARY := $(TARGET)/oci-systemd-hook
@@ -19,7 +21,7 @@ CDI := /etc/cdi
 MAN := $(PREFIX)/share/man/man8
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall demo test test-vm compatibility lint clean need-cargo
+.PHONY: help build reproducible install uninstall demo test test-vm compatibility lint clean need-cargo
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
@@ -36,6 +38,17 @@ build: need-cargo ## the release binary, static: there is no run-time loader for
 	@headers=$$(readelf --program-headers --wide $(BINARY)) && case $$headers in *INTERP*) \
 		echo 'make: $(BINARY) is not static' >&2; exit 1;; esac
 	@echo 'built $(BINARY)'
+
+reproducible: need-cargo ## build it twice, in two folders and with two CARGO_HOMEs, and compare
+	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	for copy in one another; do \
+		git clone --quiet . "$$work/$$copy"; mkdir -p "$$work/$$copy/home"; \
+		for part in config.toml config registry; do \
+			[ ! -e "$(or $(CARGO_HOME),$(HOME)/.cargo)/$$part" ] || cp -a "$(or $(CARGO_HOME),$(HOME)/.cargo)/$$part" "$$work/$$copy/home"; done; \
+		CARGO_HOME="$$work/$$copy/home" CARGO_TARGET_DIR="$$work/$$copy/target" $(MAKE) --no-print-directory -C "$$work/$$copy" build; \
+	done; \
+	sha256sum "$$work"/*/target/oci-systemd-hook | sed "s|$$work/||"; \
+	cmp "$$work/one/target/oci-systemd-hook" "$$work/another/target/oci-systemd-hook"
 
 # The binary is not built here, so that `sudo make install` leaves no files of root's in the checkout.
 # podman looks for registrations below /usr alone: with another PREFIX it has to be told (hooks_dir in containers.conf).
