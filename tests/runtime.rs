@@ -20,6 +20,8 @@ mod boot;
 mod compatibility;
 #[path = "runtime/containment.rs"]
 mod containment;
+#[path = "runtime/engines.rs"]
+mod engines;
 #[path = "runtime/leftovers.rs"]
 mod leftovers;
 #[path = "runtime/life.rs"]

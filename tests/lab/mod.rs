@@ -10,6 +10,7 @@ mod config;
 mod console;
 mod container;
 mod inside;
+pub(crate) mod outside;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -20,7 +21,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use bundle::copy_hook;
 pub(crate) use config::{
-    add_capabilities, default_seccomp, docker_defaults_and_hook, edit_as, use_host_cgroup_namespace,
+    add_capabilities, default_seccomp, docker_defaults_and_hook, edit_as, remove_mount,
+    use_host_cgroup_namespace,
 };
 pub(crate) use container::Container;
 
