@@ -18,6 +18,8 @@ mod lab;
 mod docker;
 #[path = "engine/host.rs"]
 mod host;
+#[path = "engine/own_systemd.rs"]
+mod own_systemd;
 #[path = "engine/podman.rs"]
 mod podman;
 #[path = "engine/readme.rs"]

@@ -128,6 +128,15 @@ impl Host {
         Container { host: self, id }
     }
 
+    /// podman's `create` and `init` with these arguments: the hooks have run, its command has not. The options are
+    /// podman's own.
+    pub(crate) fn initialise(&self, options: &[&str], arguments: &[&str]) -> Container<'_> {
+        let id = self.run(&[options, &["create"], arguments].concat());
+        let id = id.lines().last().expect("it prints the id").to_owned();
+        self.run(&[options, &["init", &id]].concat());
+        Container { host: self, id }
+    }
+
     /// A container that was started in another way.
     pub(crate) fn container(&self, name: &str) -> Container<'_> {
         let id = self.run(&["inspect", "--format", "{{.Id}}", name]);
@@ -231,6 +240,12 @@ impl Container<'_> {
 
     pub(crate) fn is_up(&self) -> bool {
         self.inspect("{{.State.Running}}") == "true"
+    }
+
+    /// Its first process, as the host sees it.
+    pub(crate) fn pid(&self) -> u64 {
+        let pid = self.inspect("{{.State.Pid}}");
+        pid.parse().expect("a container that is up has a pid")
     }
 
     pub(crate) fn inspect(&self, format: &str) -> String {
