@@ -26,3 +26,5 @@ mod podman;
 mod readme;
 #[path = "engine/registration.rs"]
 mod registration;
+#[path = "engine/restarts.rs"]
+mod restarts;

@@ -50,24 +50,6 @@ fn without_the_device_docker_boots_nothing() {
 
 #[test]
 #[ignore = "needs root, podman or dockerd, and the lab: make test"]
-fn a_restart_in_docker_keeps_the_machine_id_and_another_container_has_its_own() {
-    let host = Host::with_docker("v2");
-    let image = host.image("trixie");
-    let container = host.start(&[DEVICE, &image]);
-    container.boot();
-    let before = container.machine_id();
-    host.run(&["restart", "--time=30", &container.id]);
-    container.boot();
-    container.assert_prepared();
-    assert_eq!(container.machine_id(), before);
-
-    let other = host.start(&[DEVICE, &image]);
-    other.boot();
-    assert_ne!(other.machine_id(), before);
-}
-
-#[test]
-#[ignore = "needs root, podman or dockerd, and the lab: make test"]
 fn a_volume_below_run_survives_in_docker() {
     let host = Host::with_docker("hybrid");
     let container = host.start(&[DEVICE, "--volume=/run/app", &host.image("trixie")]);

@@ -12,11 +12,24 @@ use super::View;
 /// The magic numbers of cgroup and cgroup2 file systems, as statfs(2) has them.
 const CGROUPS: [i64; 2] = [0x0027_e0eb, 0x6367_7270];
 
-/// All that the hook changes below a /run that is ready: with this file systemd knows where it is.
+/// What the hook changes where all has been done: by this file systemd knows where it is.
 pub(crate) const MANAGER: [&str; 2] = [
-    r#"+ host 40755 0:0 "a directory""#,
-    r#"+ host/container-manager 100444 0:0 "oci\n""#,
+    r#"+ /run/host/container-manager: 100444 0:0 "oci\n""#,
+    r#"+ /run/host: 40755 0:0 "a directory""#,
 ];
+
+/// Its mounts, its cgroups, and the files on what the hook or an engine mounts for systemd; but for what is another in
+/// each container, as its id.
+pub(crate) fn look(pid: u64, id: &str) -> BTreeSet<String> {
+    let mut lines = mounts(pid);
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it is there");
+    lines.extend(cgroups.lines().map(|line| format!("cgroup {line}")));
+    for place in ["/run", "/tmp", "/var/log"] {
+        lines.extend(tree(pid, place));
+    }
+    let anonymous = |line: &String| line.replace(id, "ID").replace(&id[..12], "ID");
+    lines.iter().map(anonymous).collect()
+}
 
 /// What is in one set of lines only, as diff(1) marks it.
 pub(crate) fn changes(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Vec<String> {
@@ -25,36 +38,38 @@ pub(crate) fn changes(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Ve
         .collect()
 }
 
-/// Its mounts, but for what is another in each container: the numbers, the container's id, and the layers of its root.
-pub(crate) fn mounts(pid: u64, id: &str) -> BTreeSet<String> {
-    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("it is there");
-    let anonymous = |line: &str| {
-        let (mount, file_system) = line.split_once(" - ").expect("it has two parts");
-        let mut fields: Vec<_> = mount.split(' ').skip(3).collect();
-        // The peer group of a mount that is shared.
-        let group =
-            |field: &mut &str| *field = field.trim_end_matches(|c: char| c.is_ascii_digit());
-        fields.iter_mut().skip(3).for_each(group);
-        if fields[1] == "/" {
-            return fields.join(" ");
-        }
-        let line = format!("{} - {file_system}", fields.join(" "));
-        line.replace(id, "ID").replace(&id[..12], "ID")
-    };
-    table.lines().map(anonymous).collect()
+/// The same, but for those of the cgroup tree.
+pub(crate) fn changes_elsewhere(
+    before: &BTreeSet<String>,
+    after: &BTreeSet<String>,
+) -> Vec<String> {
+    let mut changed = changes(before, after);
+    changed.retain(|line| !line.contains(" /sys/fs/cgroup") && !line[2..].starts_with("cgroup "));
+    changed
 }
 
-/// The cgroups that it is in.
-pub(crate) fn cgroups(pid: u64, id: &str) -> BTreeSet<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it is there");
-    cgroups.lines().map(|line| line.replace(id, "ID")).collect()
+/// As mountinfo has them, but for the numbers, and the layers of the root.
+fn mounts(pid: u64) -> BTreeSet<String> {
+    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("it is there");
+    let line = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ").expect("it has two parts");
+        let mut fields: Vec<_> = mount.split(' ').skip(3).collect();
+        for group in fields.iter_mut().skip(3) {
+            *group = group.trim_end_matches(|c: char| c.is_ascii_digit());
+        }
+        match fields[1] {
+            "/" => format!("mount {}", fields.join(" ")),
+            _ => format!("mount {} - {file_system}", fields.join(" ")),
+        }
+    };
+    table.lines().map(line).collect()
 }
 
 /// All that is below one of its directories, mounts included: paths with kind, mode, owner and content.
-pub(crate) fn tree(pid: u64, id: &str, directory: &str) -> BTreeSet<String> {
-    let top = PathBuf::from(format!("/proc/{pid}/root{directory}"));
-    let mut lines = BTreeSet::new();
-    let mut left = vec![top.clone()];
+fn tree(pid: u64, directory: &str) -> Vec<String> {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let mut lines = Vec::new();
+    let mut left = vec![root.join(directory.trim_start_matches('/'))];
     while let Some(path) = left.pop() {
         let entry = fs::symlink_metadata(&path).expect("nothing in there runs yet");
         let content = if entry.is_dir() {
@@ -62,19 +77,16 @@ pub(crate) fn tree(pid: u64, id: &str, directory: &str) -> BTreeSet<String> {
             left.extend(below.map(|entry| entry.expect("root reads it").path()));
             "a directory".to_owned()
         } else if entry.is_symlink() {
-            format!(
-                "-> {}",
-                fs::read_link(&path).expect("root reads it").display()
-            )
+            let target = fs::read_link(&path).expect("root reads it");
+            format!("-> {}", target.display())
         } else if entry.is_file() {
             String::from_utf8_lossy(&fs::read(&path).expect("root reads it")).into_owned()
         } else {
             "special".to_owned()
         };
-        let path = path.strip_prefix(&top).expect("it is below").display();
+        let path = path.strip_prefix(&root).expect("it is below").display();
         let (mode, uid, gid) = (entry.permissions().mode(), entry.uid(), entry.gid());
-        let line = format!("{path} {mode:o} {uid}:{gid} {content:?}");
-        lines.insert(line.replace(id, "ID").replace(&id[..12], "ID"));
+        lines.push(format!("/{path}: {mode:o} {uid}:{gid} {content:?}"));
     }
     lines
 }
