@@ -1,5 +1,5 @@
 //! Engines that prepare for systemd themselves, by what they write into config.json: what they have done stays as it
-//! is, and what they cannot do is done. podman, which can be had here, is in tests/engine/own_systemd.rs.
+//! is, and what they cannot do is done. podman, which can be had here, is in `tests/engine/own_systemd.rs`.
 
 use serde_json::{Value, json};
 
