@@ -57,20 +57,21 @@ pub(crate) fn seed(container: &Container, wish: &Wish) -> sys::Result<()> {
     let rootfs = &container.rootfs;
     let entry = rootfs.entry(Path::new(PATH))?;
     let place = sys::stat(&entry.directory)?.mount;
-    let is_mount = matches!(&entry.found, Some((_, stat)) if stat.mount != place);
-    let Some(existing) = look(rootfs, &entry, wish, is_mount)? else {
+    let mounted = entry.found.as_ref().map(|(_, stat)| stat.mount);
+    let mounted = mounted.filter(|mount| *mount != place);
+    let Some(existing) = look(rootfs, &entry, wish, mounted)? else {
         log::warn!("{PATH} leads into a mount of the user's: left as it is");
         return Ok(());
     };
     let id = match existing.id {
         Some(id) if !is_replaced(&existing, wish.id, wish.keep) => id,
         _ => {
-            let means = if is_mount { Means::Bind } else { wish.etc };
+            let means = mounted.map_or(wish.etc, |_| Means::Bind);
             put(container, wish, &entry, wish.id, means)?;
             wish.id
         }
     };
-    if is_mount && wish.run_is_ours {
+    if mounted.is_some() && wish.run_is_ours {
         run::mask(rootfs, COMMIT)?;
     }
     seed_dbus(container, wish, id)
@@ -95,28 +96,32 @@ fn seed_dbus(container: &Container, wish: &Wish, id: MachineId) -> sys::Result<(
 }
 
 /// What is there, where it is the hook's to change: in the image, on the tmpfs on /run, in a volume
-/// that is mounted on /etc itself, or mounted on the file. The image's links may lead into any other
-/// mount of the container: a volume that the user made read-only (crun does that after the hook),
-/// /proc, /sys.
+/// that is mounted on /etc itself, or `mounted` on the file itself. The image's links may lead into
+/// any other mount of the container: a volume that the user made read-only (crun does that after the
+/// hook), /etc/hosts, /proc, /sys.
 fn look(
     rootfs: &Rootfs,
     entry: &Entry,
     wish: &Wish,
-    is_mount: bool,
+    mounted: Option<u64>,
 ) -> sys::Result<Option<Existing>> {
     let place = sys::stat(&entry.directory)?.mount;
-    let is_on = |path| -> sys::Result<bool> {
+    let is_on = |path, mount| -> sys::Result<bool> {
         let found = rootfs.find_entry(path)?;
-        Ok(found.is_some_and(|(_, stat)| stat.is_mount && stat.mount == place))
+        Ok(found.is_some_and(|(_, stat)| stat.is_mount && stat.mount == mount))
     };
     let in_image = place == sys::stat(rootfs.root())?.mount;
-    let in_etc = !in_image && is_on("/etc")?;
-    if !(in_image || in_etc || wish.run_is_ours && is_on("/run")?) {
+    let in_etc = !in_image && is_on("/etc", place)?;
+    let is_ours = match mounted {
+        Some(mount) => is_on(PATH, mount)?,
+        None => in_image || in_etc || wish.run_is_ours && is_on("/run", place)?,
+    };
+    if !is_ours {
         return Ok(None);
     }
     Ok(Some(Existing {
         id: read(entry)?,
-        in_volume: is_mount || (in_etc && wish.etc_is_volume),
+        in_volume: mounted.is_some() || (in_etc && wish.etc_is_volume),
     }))
 }
 

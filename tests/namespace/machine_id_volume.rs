@@ -2,6 +2,7 @@
 //! his; the container gets an ID all the same.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -52,6 +53,21 @@ fn covers_a_file_without_an_id_that_the_user_mounted() {
         assert!(process.path(COMMIT).is_symlink());
         process.assert_untouched(&bundle);
     }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn leaves_what_the_images_link_leads_to_and_the_user_mounted() {
+    let bundle = bundle();
+    bundle.write("etc/hosts", b"");
+    symlink("hosts", bundle.image(ID)).expect("a link");
+    fs::write(bundle.path.join("hosts"), "127.0.0.1 localhost\n").expect("a file of the user's");
+    let process = Process::start(&bundle, "mount --bind ../hosts etc/hosts");
+    process.prepare(&bundle);
+    assert_eq!(read(process.path("etc/hosts")), "127.0.0.1 localhost\n");
+    let mounts = process.mounts();
+    let on_hosts = mounts.iter().filter(|mount| mount.at == "/etc/hosts");
+    assert_eq!(on_hosts.count(), 1, "{mounts:?}");
 }
 
 /// A tmpfs of the user's with this on it, bound on a place of the image's, as Kubernetes mounts an
