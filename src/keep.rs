@@ -45,9 +45,15 @@ struct Walk<'a> {
     mounts: Vec<HeldMount>,
     /// Each after the one that it is in; the first is the place itself.
     directories: Vec<Directory>,
+    /// The last whose subdirectories were opened. They come one after the other, and the way to one may
+    /// be two thousand names long.
+    parent: Option<(usize, Opened)>,
     /// Where the copies are of files that have more names than one.
     links: BTreeMap<Identity, PathBuf>,
 }
+
+/// A directory of the image, and its copy.
+type Opened = (OwnedFd, OwnedFd);
 
 /// What may still be copied.
 struct Budget {
@@ -92,9 +98,10 @@ pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, 
         },
         mounts: Vec::new(),
         directories: vec![place],
+        parent: None,
         links: BTreeMap::new(),
     };
-    // Two descriptors at a time, however deep it goes: crun gives the hook the container's rlimits.
+    // A few descriptors at a time, however deep it goes: crun gives the hook the container's rlimits.
     let mut next = 0;
     while next < walk.directories.len() {
         walk.directory(next)?;
@@ -103,12 +110,11 @@ pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, 
     // Those inside first: a directory's times change with what is made in it. The place itself has
     // the attributes of its tmpfs.
     for index in (1..walk.directories.len()).rev() {
-        let path = walk.path(index);
+        let (original, copy) = walk.open(index)?;
         let stat = &walk.directories[index].stat;
-        let copy = open_directory(into, &path)?;
         owned(sys::imitate(&copy, stat))?;
         // Not before it is filled: what is made below a default ACL gets one too (acl(5)).
-        attributes(open_directory(from, &path)?, copy, stat, &mut walk.left)?;
+        attributes(original, copy, stat, &mut walk.left)?;
     }
     Ok(walk.mounts)
 }
@@ -133,10 +139,23 @@ impl Walk<'_> {
         names.iter().rev().collect()
     }
 
+    fn open(&mut self, index: usize) -> sys::Result<Opened> {
+        let both = |of: (&OwnedFd, &OwnedFd), path: &Path| -> sys::Result<Opened> {
+            Ok((open_directory(of.0, path)?, open_directory(of.1, path)?))
+        };
+        let Directory { parent, name, .. } = &self.directories[index];
+        let opened = match self.parent.take() {
+            Some((at, opened)) if at == *parent => opened,
+            _ => both((self.from, self.into), &self.path(*parent))?,
+        };
+        let child = both((&opened.0, &opened.1), Path::new(name))?;
+        self.parent = Some((*parent, opened));
+        Ok(child)
+    }
+
     fn directory(&mut self, index: usize) -> Result<(), Failure> {
         let path = self.path(index);
-        let from = open_directory(self.from, &path)?;
-        let into = open_directory(self.into, &path)?;
+        let (from, into) = self.open(index)?;
         for entry in sys::entries(&from)? {
             self.entry(&from, &into, entry?.0, (index, &path))?;
         }

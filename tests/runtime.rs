@@ -8,6 +8,7 @@
 //! cargo test --test runtime -- --ignored --nocapture limits_             # each attempt to escape, and its errno
 //! ROUNDS=200 SEED=2 cargo test --test runtime -- --ignored accidents     # more rounds of accidents, others
 //! CELL="runc v2 own trixie" cargo test --test runtime -- --ignored --nocapture matrix   # the cells with these words
+//! LINE=/run/lock cargo test --test runtime -- --ignored --nocapture given    # the lines of given/lines.txt with these words
 //! KEEP=1 cargo test --test runtime -- --ignored reboot                   # keep the bundle of a container that failed
 //! HOOK_UNDER_TEST=/path/to/hook cargo test --test runtime -- --ignored   # against another hook binary
 //! ```
@@ -22,6 +23,8 @@ mod compatibility;
 mod containment;
 #[path = "runtime/engines.rs"]
 mod engines;
+#[path = "runtime/given/mod.rs"]
+mod given;
 #[path = "runtime/leftovers.rs"]
 mod leftovers;
 #[path = "runtime/life.rs"]

@@ -94,7 +94,7 @@ pub(crate) fn hold_to_legacy(config: &mut Value) {
 }
 
 /// The first id that a user namespace of ours maps its root to.
-pub(super) const FIRST_ID: u32 = 100_000;
+pub(crate) const FIRST_ID: u32 = 100_000;
 
 /// `dockerd --userns-remap`, or `podman run --userns=auto`: all ids from the namespace's own range.
 pub(crate) fn use_user_namespace(config: &mut Value) {
@@ -133,7 +133,7 @@ pub(crate) fn add_capabilities(config: &mut Value, capabilities: &[&str]) {
     }
 }
 
-fn list(value: &mut Value) -> &mut Vec<Value> {
+pub(crate) fn list(value: &mut Value) -> &mut Vec<Value> {
     value.as_array_mut().expect("a list in config.json")
 }
 

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use bundle::copy_hook;
 pub(crate) use config::{
-    add_capabilities, default_seccomp, docker_defaults_and_hook, edit_as, remove_mount,
-    use_host_cgroup_namespace,
+    FIRST_ID, add_capabilities, default_seccomp, docker_defaults_and_hook, edit_as, list,
+    remove_mount, use_host_cgroup_namespace,
 };
 pub(crate) use container::Container;
 
