@@ -164,11 +164,19 @@ pub fn lookup(data: &[u8]) {
     let mut choices = Choices(data);
     for name in NAMES {
         let path = image.join(name);
-        // A name may be too long or have a NUL, and the parent may be no directory.
-        let _ = match choices.byte() % 4 {
-            0 => fs::create_dir_all(&path),
-            1 => File::create(&path).and_then(|mut file| file.write_all(b"inside")),
-            _ => symlink(choices.text(), &path),
+        let (kind, text) = (choices.byte() % 4, choices.text());
+        // Below a link of the input it would be made wherever that leads, on this machine.
+        let is_directory =
+            |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        let mut above = path.ancestors().skip(1);
+        if !above.all(|path| !path.starts_with(&image) || is_directory(path)) {
+            continue;
+        }
+        // The text of a link may be too long, or have a NUL.
+        let _ = match kind {
+            0 => fs::create_dir(&path),
+            1 => File::create_new(&path).and_then(|mut file| file.write_all(b"inside")),
+            _ => symlink(text, &path),
         };
     }
     let root = File::open(&image).expect("the image");
