@@ -42,9 +42,15 @@ pub(crate) fn apply(
                 Ok(()) => Ok(()),
             },
             Step::NameManager => run::name_manager(rootfs),
-            Step::MakeLegacyTree { label } => make_legacy_tree(rootfs, label.as_deref()),
-            Step::CoverUnified { label } => cover_unified(rootfs, label.as_deref()),
-            Step::AttachTree(tree) => workpiece.attach(tree, rootfs),
+            Step::MakeLegacyTree { label } => {
+                let target = isolated(container, "/sys/fs/cgroup", step)?;
+                attach_empty(&target, "/sys/fs/cgroup", Some("systemd"), label.as_deref())
+            }
+            Step::CoverUnified { label } => cover_unified(container, label.as_deref(), step)?,
+            Step::AttachTree(tree) => {
+                let target = isolated(container, tree.hierarchy.mount_point(), step)?;
+                workpiece.attach(tree, &target)
+            }
             Step::SeedMachineId(wish) => seed(container, wish),
         }
         .map_err(|error| Error::failed(step, error))?;
@@ -52,21 +58,39 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// The tmpfs on /sys/fs/cgroup of a container whose config mounts none.
-fn make_legacy_tree(rootfs: &Rootfs, label: Option<&str>) -> sys::Result<()> {
-    let top = "/sys/fs/cgroup";
-    attach_empty(&rootfs.open_directory(top)?, top, Some("systemd"), label)
+/// The directory at a path, where what is mounted on it shows nowhere else: a mount (the runtime's may
+/// be a clone of the host's) is made private.
+fn isolated(container: &Container, path: &'static str, step: &Step) -> Result<OwnedFd, Error> {
+    let failed = |error: sys::Error| Error::failed(step, error);
+    let target = container.rootfs.open_directory(path).map_err(failed)?;
+    let stat = sys::stat(&target).map_err(failed)?;
+    if stat.is_mount {
+        mount::make_private(&target).map_err(failed)?;
+    } else if container.is_shared(stat.mount).map_err(failed)? {
+        return Err(Error::Place(path, PlaceObstacle::Shared));
+    }
+    Ok(target)
 }
 
 /// An empty tmpfs where systemd would mount cgroup2, unless something is mounted there.
-fn cover_unified(rootfs: &Rootfs, label: Option<&str>) -> sys::Result<()> {
+fn cover_unified(
+    container: &Container,
+    label: Option<&str>,
+    step: &Step,
+) -> Result<sys::Result<()>, Error> {
     let unified = "/sys/fs/cgroup/unified";
-    match rootfs.make_directory(unified) {
+    match container.rootfs.make_directory(unified) {
         // Then it cannot make one either.
-        Err(error) if error.is_read_only() => Ok(()),
-        Ok(target) if sys::stat(&target)?.is_mount => Ok(()),
-        target => attach_empty(&target?, unified, None, label),
+        Err(error) if error.is_read_only() => return Ok(Ok(())),
+        made => drop(made.map_err(|error| Error::failed(step, error))?),
     }
+    let target = isolated(container, unified, step)?;
+    Ok(sys::stat(&target).and_then(|stat| {
+        if stat.is_mount {
+            return Ok(());
+        }
+        attach_empty(&target, unified, None, label)
+    }))
 }
 
 /// Attach a read-only tmpfs with nothing in it but perhaps a directory.

@@ -49,7 +49,7 @@ struct Walk<'a> {
     /// be two thousand names long.
     parent: Option<(usize, Opened)>,
     /// Where the copies are of files that have more names than one.
-    links: BTreeMap<Identity, PathBuf>,
+    links: BTreeMap<Identity, (usize, OsString)>,
 }
 
 /// A directory of the image, and its copy.
@@ -194,7 +194,7 @@ impl Walk<'_> {
                 sys::make_directory_at(into, &name, 0o700)?;
                 self.directories.push(Directory { parent, name, stat });
             }
-            FileType::RegularFile => self.file(&found, &stat, into, path)?,
+            FileType::RegularFile => self.file(&found, &stat, into, (parent, name))?,
             FileType::Symlink => {
                 sys::make_link_at(&sys::read_link_at(&found, "")?, into, &name)?;
                 owned(sys::imitate_at(into, &name, &stat))?;
@@ -209,11 +209,12 @@ impl Walk<'_> {
         found: &OwnedFd,
         stat: &Stat,
         into: &OwnedFd,
-        path: PathBuf,
+        at: (usize, OsString),
     ) -> Result<(), Failure> {
-        let name = path.file_name().unwrap_or_default();
-        if let Some(first) = self.links.get(&stat.identity) {
-            return Ok(sys::make_hard_link(self.into, first, into, name)?);
+        let name = &at.1;
+        if let Some((parent, first)) = self.links.get(&stat.identity) {
+            let first = self.path(*parent).join(first);
+            return Ok(sys::make_hard_link(self.into, &first, into, name)?);
         }
         let source = File::from(sys::reopen(found)?);
         let mut copy = File::from(create_file(into, name)?);
@@ -224,7 +225,7 @@ impl Walk<'_> {
         owned(sys::imitate(&copy, stat))?;
         attributes(&source, &copy, stat, &mut self.left)?;
         if stat.names > 1 {
-            self.links.insert(stat.identity, path);
+            self.links.insert(stat.identity, at);
         }
         Ok(())
     }

@@ -23,7 +23,10 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Take up logging. `RUST_LOG` chooses what is said, and nothing else.
 pub fn init() {
-    let stderr = env_logger::Builder::from_env(env_logger::Env::new().default_filter_or("off"))
+    let filters = std::env::var("RUST_LOG").unwrap_or_default();
+    let filters = Some(filters.as_str()).filter(|filters| are_filters(filters));
+    let stderr = env_logger::Builder::new()
+        .parse_filters(filters.unwrap_or("off"))
         .format(|to, record| std::io::Write::write_fmt(to, format_args!("{}\n", text(record))))
         .build();
     let filter = stderr.filter().max(LevelFilter::Warn);
@@ -36,6 +39,17 @@ pub fn init() {
     if log::set_logger(logger).is_ok() {
         log::set_max_level(filter);
     }
+}
+
+/// Whether these are levels, each perhaps of a module: `debug`, `warn,oci_systemd_hook=trace`. Of
+/// anything else, which may come from a container (runc up to 1.2 hands its environment on to a hook
+/// that has none), the parser of `env_logger` would complain on standard error, quoting it.
+fn are_filters(text: &str) -> bool {
+    text.split(',').all(|filter| {
+        let (module, level) = filter.split_once('=').unwrap_or(("", filter));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_:".contains(&byte);
+        module.bytes().all(is_plain) && level.parse::<LevelFilter>().is_ok()
+    })
 }
 
 /// Name the container that everything from here on is about.

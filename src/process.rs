@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_dumpable;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
@@ -26,10 +26,14 @@ pub(crate) fn errno_text(errno: i32) -> &'static str {
 
 /// Undo what runtimes leave behind in a hook: crun blocks all signals, so that not even the
 /// timeout's SIGTERM would arrive; a umask would bite into every mode. Non-dumpable, so that
-/// nobody in the container can look into the hook (CVE-2016-9962, CVE-2019-5736).
+/// nobody in the container can look into the hook (CVE-2016-9962, CVE-2019-5736). Only SIGXFSZ stays
+/// blocked: under the container's own limit of file sizes, which crun gives the hook, a write fails
+/// then instead of ending it without a word.
 pub(crate) fn settle() {
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGXFSZ);
     // None of the three can fail with these arguments.
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None);
     let _ = set_dumpable(false);
     umask(Mode::empty());
 }

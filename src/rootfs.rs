@@ -63,12 +63,13 @@ impl Rootfs {
         )
     }
 
-    /// The same, but the last component is no link, and is made, mode 755, where it is missing.
+    /// The same, but no component is a link, and the last is made, mode 755, where it is missing.
     pub(crate) fn make_directory(&self, path: &str) -> sys::Result<OwnedFd> {
         let path = Path::new(path);
         let parent = path.parent().unwrap_or(Path::new("/"));
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let parent = sys::open_below(&self.0, parent, flags, Resolve::InRoot)?;
+        // Who shares the image may have put a link there since it was looked at.
+        let parent = sys::open_below(&self.0, parent, flags, Resolve::Beneath)?;
         let name = path.file_name().unwrap_or_default();
         let open = || sys::open_at(&parent, name, flags | OFlags::NOFOLLOW, 0);
         match open() {

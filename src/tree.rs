@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use crate::cgroup::{Hierarchy, Place, Tree, View};
 use crate::hierarchy::{self, Host, attributes};
 use crate::place;
-use crate::rootfs::Rootfs;
 use crate::sys::mount;
 use crate::sys::{self, OFlags, Resolve};
 
@@ -102,18 +101,13 @@ impl Workpiece {
     /// Attach the tree in the container: as it is, or read-only with a second mount of the place,
     /// writable, in it. Over what the runtime mounted there, since crun makes that read-only
     /// after the hook.
-    pub(crate) fn attach(&mut self, tree: &Tree, rootfs: &Rootfs) -> sys::Result<()> {
+    pub(crate) fn attach(&mut self, tree: &Tree, target: &OwnedFd) -> sys::Result<()> {
         let mount_point = tree.hierarchy.mount_point();
-        let target = rootfs.open_directory(mount_point)?;
-        // The runtime's mount may be a clone of the host's: what is mounted on it would show there.
-        if sys::stat(&target)?.is_mount {
-            mount::make_private(&target)?;
-        }
         let outer = self
             .outer
             .take()
             .ok_or_else(|| sys::Error::missing("move_mount", mount_point))?;
-        let attach = |mount: &OwnedFd| mount::attach(mount, &target, Path::new(mount_point));
+        let attach = |mount: &OwnedFd| mount::attach(mount, target, Path::new(mount_point));
         let (outer, is_fresh) = match outer {
             Outer::Fresh(outer) => (outer, true),
             Outer::Rough(outer) => (outer, false),
