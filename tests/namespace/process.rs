@@ -69,7 +69,7 @@ impl Process {
         };
         let inside = format!(
             "set -e; mount --bind rootfs rootfs; cd rootfs
-            [ ! -d sys ] || mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
+            [ ! -d sys ] || [ -L sys ] || mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
             {setup}
             cd /; echo ready; exec sleep 300"
         );
