@@ -140,17 +140,21 @@ impl Walk<'_> {
     }
 
     fn open(&mut self, index: usize) -> sys::Result<Opened> {
-        let both = |of: (&OwnedFd, &OwnedFd), path: &Path| -> sys::Result<Opened> {
-            Ok((open_directory(of.0, path)?, open_directory(of.1, path)?))
+        let both = |from: &OwnedFd, into: &OwnedFd, path: &Path| -> sys::Result<Opened> {
+            Ok((open_directory(from, path)?, open_directory(into, path)?))
         };
         let Directory { parent, name, .. } = &self.directories[index];
+        let name = Path::new(name);
+        if *parent == 0 {
+            return both(self.from, self.into, name);
+        }
         let opened = match self.parent.take() {
             Some((at, opened)) if at == *parent => opened,
-            _ => both((self.from, self.into), &self.path(*parent))?,
+            _ => both(self.from, self.into, &self.path(*parent))?,
         };
-        let child = both((&opened.0, &opened.1), Path::new(name))?;
+        let child = both(&opened.0, &opened.1, name);
         self.parent = Some((*parent, opened));
-        Ok(child)
+        child
     }
 
     fn directory(&mut self, index: usize) -> Result<(), Failure> {
