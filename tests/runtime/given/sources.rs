@@ -177,11 +177,17 @@ pub(super) fn fill_image(rootfs: &Path, kind: &str, place: &str, root: u32) {
         fs::write(&path, "a file of the image's\n").expect("the rootfs can be written");
         return;
     }
-    if kind == "attributes" {
-        fill(&path, "tree", root);
-        add_attributes(&path);
-    } else {
-        fill(&path, kind, root);
+    match kind {
+        "attributes" => {
+            fill(&path, "tree", root);
+            add_attributes(&path, root);
+        }
+        // Of an id that a user namespace has no number for.
+        "foreign-acl" => {
+            fill(&path, "tree", root);
+            attribute(&path.join("nothing"), "system.posix_acl_access", &acl(5));
+        }
+        _ => fill(&path, kind, root),
     }
 }
 
@@ -200,24 +206,12 @@ fn fill(directory: &Path, kind: &str, root: u32) {
         .current_dir(directory));
 }
 
-fn add_attributes(tree: &Path) {
+fn add_attributes(tree: &Path, root: u32) {
     // VFS_CAP_REVISION_2 with the effective bit, and CAP_NET_BIND_SERVICE (capabilities(7)).
     let mut capability = 0x0200_0001_u32.to_le_bytes().to_vec();
     capability.extend([0, 4, 0, 0]);
     capability.extend([0; 12]);
-    // u::rwx, u:5:r-x, g::r-x, m::rwx, o::--- (acl(5); struct posix_acl_xattr_entry of the kernel).
-    let mut acl = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in [
-        (1_u16, 7_u16, u32::MAX),
-        (2, 5, 5),
-        (4, 5, u32::MAX),
-        (16, 7, u32::MAX),
-        (32, 0, u32::MAX),
-    ] {
-        acl.extend(tag.to_le_bytes());
-        acl.extend(permissions.to_le_bytes());
-        acl.extend(id.to_le_bytes());
-    }
+    let acl = acl(root + 5);
     for (file, name, value) in [
         ("program", "security.capability", &capability[..]),
         ("file", "trusted.given", b"value"),
@@ -228,6 +222,23 @@ fn add_attributes(tree: &Path) {
     ] {
         attribute(&tree.join(file), name, value);
     }
+}
+
+/// `u::rwx,u:USER:r-x,g::---,m::rwx,o::---` (acl(5); `struct posix_acl_xattr_entry` of the kernel).
+fn acl(user: u32) -> Vec<u8> {
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in [
+        (0x01_u16, 7_u16, u32::MAX),
+        (0x02, 5, user),
+        (0x04, 0, u32::MAX),
+        (0x10, 7, u32::MAX),
+        (0x20, 0, u32::MAX),
+    ] {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(permissions.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    acl
 }
 
 fn attribute(file: &Path, name: &str, value: &[u8]) {

@@ -77,8 +77,11 @@ impl Walk<'_> {
         }
         self.tree.insert(below.to_owned(), facets);
         if kind == "directory" {
-            for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
-                self.add(&below.join(entry.file_name()));
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+            names.sort(); // for which name of a file is the first
+            for name in names {
+                self.add(&below.join(name));
             }
         }
     }

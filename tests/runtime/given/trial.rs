@@ -19,13 +19,14 @@ use crate::refusals::Refusal;
 const PLACES: [&str; 3] = ["/run", "/run/lock", "/tmp"];
 
 /// What it makes in them.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "host",
     "host/container-manager",
     "lock",
     "machine-id",
     "systemd",
     "systemd/system",
+    "systemd/system/systemd-machine-id-commit.service",
     "systemd/system/tmp.mount",
 ];
 
@@ -175,6 +176,7 @@ impl<'a> Trial<'a> {
         if !until(Duration::from_secs(60), || !inside.is_up()) {
             return Err("signal 37: still there after 60 s".to_owned());
         }
+        container.wait_stopped(Duration::from_secs(10))?; // in the runtime's eyes, too
         let refusal = Refusal::find(self.runtime, &self.view.cgroups, self.line.image(), false);
         match container.delete() {
             Err(error) if refusal.is_some_and(|refusal| error.contains(refusal.says)) => Ok(()),
@@ -316,8 +318,10 @@ impl<'a> Trial<'a> {
     ) {
         for (place, image) in image {
             let top = Path::new(place);
-            if !without.mount_of(top).is_some_and(Mount::is_root) {
-                continue; // the user's
+            let is_users = !without.mount_of(top).is_some_and(Mount::is_root);
+            let is_emptied = self.remark("emptied").any(|emptied| emptied == *place);
+            if is_users || since == Since::Booted && is_emptied {
+                continue;
             }
             let now = inside.tree(top).unwrap_or_default();
             let found = differences(image, &now);
@@ -382,9 +386,13 @@ fn until(limit: Duration, is_so: impl Fn() -> bool) -> bool {
 
 /// What the image's own file system has at the places, seen from the host.
 fn image_of(container: &Container) -> Vec<(&'static str, Tree)> {
-    let there = PLACES
-        .into_iter()
-        .filter(|place| container.path(place).exists());
+    let is_there = |place: &&str| {
+        container
+            .path(place)
+            .symlink_metadata()
+            .is_ok_and(|stat| stat.is_dir())
+    };
+    let there = PLACES.into_iter().filter(is_there);
     there
         .map(|place| (place, record(&container.path(place))))
         .collect()
