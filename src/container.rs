@@ -53,10 +53,14 @@ impl Container {
             return Err(Error::Refused(Refusal::OwnMountNamespace(pid)));
         };
         // Not readable from a rootless runtime's user namespace; there it cannot be entered either.
-        if let Ok(hosts) = sys::open_host("/proc/1/ns/mnt", OFlags::RDONLY)
-            && is_same(&hosts, &mount_namespace).map_err(gone)?
-        {
-            return Err(Error::Refused(Refusal::HostMountNamespace(pid)));
+        match sys::open_host("/proc/1/ns/mnt", OFlags::RDONLY) {
+            Err(error) if error.is_forbidden() || error.is_missing() => {}
+            hosts => {
+                let hosts = hosts.map_err(|error| Error::failed("look at the host", error))?;
+                if is_same(&hosts, &mount_namespace).map_err(gone)? {
+                    return Err(Error::Refused(Refusal::HostMountNamespace(pid)));
+                }
+            }
         }
         let user_namespace = match other("user")? {
             None => None,

@@ -77,7 +77,7 @@ pub(crate) fn observe(
         machine_id: MachineId::of_container(
             config.process.variable("container_uuid"),
             &state.id,
-            host::machine_id(),
+            host::machine_id().map_err(host_failed)?,
         ),
         keep_machine_id: policy.keep_machine_id,
     };

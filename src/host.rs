@@ -33,7 +33,17 @@ pub(crate) fn is_selinux_enabled() -> sys::Result<bool> {
 }
 
 /// The host's own machine ID; a host that has none does without.
-pub(crate) fn machine_id() -> Option<MachineId> {
-    let file = sys::open_host("/etc/machine-id", OFlags::RDONLY).ok()?;
-    MachineId::parse(&sys::read_up_to(file, 64, "/etc/machine-id").ok()?)
+///
+/// # Errors
+/// It cannot be read this time: the container would get another ID than the last time.
+pub(crate) fn machine_id() -> sys::Result<Option<MachineId>> {
+    let path = "/etc/machine-id";
+    let file = match sys::open_host(path, OFlags::RDONLY) {
+        Err(error) if error.is_no_path() || error.is_forbidden() => return Ok(None),
+        file => file?,
+    };
+    match sys::read_up_to(file, 64, path) {
+        Err(error) if error.is_directory() => Ok(None),
+        text => Ok(MachineId::parse(&text?)),
+    }
 }

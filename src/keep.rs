@@ -29,10 +29,6 @@ pub(crate) enum Failure {
 
 impl From<sys::Error> for Failure {
     fn from(error: sys::Error) -> Self {
-        // Deeper than a path can be long, or larger than the tmpfs.
-        if error.is_too_long() || error.is_no_space() {
-            return Self::TooMuch;
-        }
         Self::Call(error)
     }
 }
@@ -84,6 +80,16 @@ struct Directory {
 /// # Errors
 /// Nothing is half done for the caller: `into` is to be thrown away then.
 pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
+    match copy(from, into) {
+        // Deeper than a path can be long, or larger than the tmpfs.
+        Err(Failure::Call(error)) if error.is_too_long() || error.is_no_space() => {
+            Err(Failure::TooMuch)
+        }
+        copied => copied,
+    }
+}
+
+fn copy(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
     let place = Directory {
         parent: 0,
         name: OsString::new(),

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
 use procfs::process::{MountInfos, MountOptFields};
-use procfs::{FromBufRead, ProcessCGroups};
+use procfs::{FromBufRead, ProcError, ProcessCGroups};
 
 use crate::sys::{self, OFlags};
 
@@ -28,9 +28,8 @@ pub(crate) fn cgroup(process: &OwnedFd, controller: &str) -> sys::Result<Option<
 
 /// The same in the text of it.
 pub(crate) fn cgroup_in(text: impl BufRead, controller: &str) -> sys::Result<Option<String>> {
-    let groups = ProcessCGroups::from_buf_read(text).map_err(|error| {
-        sys::Error::of_io("read", "cgroup", &io::Error::other(error.to_string()))
-    })?;
+    let groups =
+        ProcessCGroups::from_buf_read(text).map_err(|error| unreadable("cgroup", error))?;
     Ok(groups.into_iter().find_map(|group| {
         let found = match controller {
             "" => group.hierarchy == 0,
@@ -52,9 +51,7 @@ pub(crate) fn is_shared(process: &OwnedFd, mount: u64) -> sys::Result<bool> {
 
 /// The same in the text of it.
 pub(crate) fn is_shared_in(text: impl BufRead, mount: u64) -> sys::Result<bool> {
-    let mounts = MountInfos::from_buf_read(text).map_err(|error| {
-        sys::Error::of_io("read", "mountinfo", &io::Error::other(error.to_string()))
-    })?;
+    let mounts = MountInfos::from_buf_read(text).map_err(|error| unreadable("mountinfo", error))?;
     Ok(mounts.into_iter().any(|found| {
         let is_shared = |field: &MountOptFields| matches!(field, MountOptFields::Shared(_));
         u64::try_from(found.mnt_id) == Ok(mount) && found.opt_fields.iter().any(is_shared)
@@ -79,6 +76,14 @@ pub(crate) fn of_zero(line: &str) -> Option<u32> {
     match (numbers.next()?, numbers.next()?) {
         (Ok(0), Ok(outside)) => Some(outside),
         _ => None,
+    }
+}
+
+/// What the system said, or else that the text is not what it should be.
+fn unreadable(name: &str, error: ProcError) -> sys::Error {
+    match error {
+        ProcError::Io(error, _) => sys::Error::of_io("read", name, &error),
+        other => sys::Error::of_io("read", name, &io::Error::other(other.to_string())),
     }
 }
 

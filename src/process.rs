@@ -69,7 +69,10 @@ pub(crate) fn enter(namespace: impl AsFd, kind: Namespace) -> Result<()> {
 fn become_root() -> Result<()> {
     let failed = |call| move |errno| Error::new(call, "0", errno as i32);
     // Denied in rootless user namespaces; the groups that stay are the caller's own.
-    let _ = setgroups(&[]);
+    match setgroups(&[]) {
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(errno) => return Err(failed("setgroups")(errno)),
+    }
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(group, group, group).map_err(failed("setresgid"))?;
     setresuid(user, user, user).map_err(failed("setresuid"))

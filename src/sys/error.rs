@@ -124,6 +124,11 @@ impl Error {
         self.is(rustix::io::Errno::PERM) || self.is(rustix::io::Errno::ACCESS)
     }
 
+    /// A directory was to be read like a file.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.is(rustix::io::Errno::ISDIR)
+    }
+
     pub(crate) fn is_existing(&self) -> bool {
         self.is(rustix::io::Errno::EXIST)
     }
