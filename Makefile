@@ -21,7 +21,7 @@ CDI := /etc/cdi
 MAN := $(PREFIX)/share/man/man8
 
 .DEFAULT_GOAL := help
-.PHONY: help build reproducible install uninstall demo test test-vm compatibility lint clean need-cargo
+.PHONY: help build reproducible install uninstall demo test test-faults test-vm compatibility lint clean need-cargo
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
@@ -79,6 +79,10 @@ test: need-cargo ## install what is needed, then run all tests, on real runtimes
 	tests/lab/runtimes
 	tests/lab/youki
 	$(STATIC) $(CARGO) test --release --locked --target $(HOST) -- --include-ignored --test-threads=2
+
+test-faults: need-cargo ## fail each call of the hook with each errno, one at a time, and kill it at each (root, strace)
+	tests/lab/needs
+	$(CARGO) test --locked --test faults -- --include-ignored --test-threads=2 --nocapture
 
 test-vm: need-cargo ## a short form of it on machines with Debian's kernels 5.10, 6.1 and 6.12, in qemu (root, 20 minutes)
 	tests/lab/needs

@@ -1,0 +1,111 @@
+//! Hosts on which nothing works: without descriptors, memory, /proc or standard streams, and with
+//! read-only hierarchies. The hook prepares the container as a whole, or says why not.
+
+use crate::bundle::Run;
+use crate::judge::differences;
+use crate::scenario::{FULL, MADE, NEW, PLAIN, Scenario};
+use crate::trial::{Trial, misreported};
+
+/// Run the hook on such a host and behind such a command, and see to it that it did all or nothing.
+#[track_caller]
+fn all_or_nothing(scenario: &Scenario, host: &str, before: &[&str]) -> Run {
+    let (wanted, _) = Trial::start(scenario).run_clean(scenario);
+    let mut trial = Trial::start(scenario);
+    let ran = trial.run(scenario, host, before);
+    if ran.status == 0 {
+        let half = differences(&wanted, &trial.prepared(), &[]);
+        assert!(half.is_empty(), "{} {before:?}: {half:#?}", scenario.name);
+    }
+    let changed = trial.end(scenario, &wanted);
+    assert!(
+        changed.is_empty(),
+        "{} {before:?}: {changed:#?}",
+        scenario.name
+    );
+    ran
+}
+
+/// Run it behind a shell's command.
+#[track_caller]
+fn behind(scenario: &Scenario, command: &str) -> Run {
+    let command = format!("{command}; exec \"$@\"");
+    all_or_nothing(scenario, "", &["sh", "-c", &command, "sh"])
+}
+
+#[track_caller]
+fn assert_told(ran: &Run, says: &str) {
+    let wrong = misreported(ran, |line| line.contains(says));
+    assert_eq!(wrong, None, "{says}");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn takes_any_limit_of_descriptors() {
+    // A hook that is not linked statically needs a fourth one to be loaded.
+    let mut limit = 4;
+    loop {
+        let ran = behind(&FULL, &format!("ulimit -n {limit}"));
+        if ran.status == 0 {
+            break;
+        }
+        assert_told(&ran, if limit == 4 { "" } else { "EMFILE" });
+        limit += 1;
+    }
+    println!("descriptors: enough are {limit}");
+    assert!(limit <= 32, "{limit}");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn takes_any_limit_of_memory() {
+    // What is missing ends it before it begins, or, by SIGABRT and a line of the language, on the way.
+    let mut kilobytes = 1000;
+    loop {
+        let ran = behind(&FULL, &format!("ulimit -v {kilobytes}"));
+        println!(
+            "{kilobytes} kB of memory: {} {}",
+            ran.status,
+            ran.stderr.trim_end()
+        );
+        if ran.status == 0 {
+            break;
+        }
+        kilobytes += 100;
+    }
+    assert!(kilobytes <= 32 << 10, "{kilobytes}");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn tells_of_hierarchies_that_are_read_only() {
+    let host = "\nfor top in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
+        ! mountpoint -q $top || mount -o remount,bind,ro $top; done";
+    for scenario in [PLAIN, NEW, FULL, MADE] {
+        let ran = all_or_nothing(&scenario, host, &[]);
+        println!("read-only: {}: {ran:?}", scenario.name);
+        if ran.status != 0 {
+            assert_told(&ran, "EROFS");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn tells_of_a_host_without_proc() {
+    for host in ["\numount -l /proc", "\nmount -t tmpfs nothing /proc"] {
+        let ran = all_or_nothing(&PLAIN, host, &[]);
+        assert_told(&ran, "");
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn does_without_standard_streams() {
+    for streams in [">&-", "2>&-", ">&- 2>&-"] {
+        behind(&FULL, &format!("exec {streams}")).assert_silent();
+    }
+    let ran = behind(&FULL, "exec <&-");
+    assert_told(&ran, "standard input is empty");
+    assert_eq!(behind(&FULL, "exec <&- >&- 2>&-").status, 65);
+    assert_eq!(behind(&FULL, "exec 2>/dev/full; ulimit -n 6").status, 71);
+}
