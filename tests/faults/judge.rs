@@ -49,13 +49,13 @@ fn attributes(path: &Path) -> String {
     let mut names = vec![0; 1024];
     let length = llistxattr(path, &mut names[..]).unwrap_or(0);
     let names = names[..length].split(|byte| *byte == 0);
-    let named = |name: &[u8]| {
+    let show = |name: &[u8]| {
         let mut value = vec![0; 1024];
         let length = lgetxattr(path, name, &mut value[..]).unwrap_or(0);
         let value = value[..length].escape_ascii();
         format!("{}={value}", name.escape_ascii())
     };
-    let all: Vec<_> = names.filter(|name| !name.is_empty()).map(named).collect();
+    let all: Vec<_> = names.filter(|name| !name.is_empty()).map(show).collect();
     all.join(" ")
 }
 
@@ -125,6 +125,14 @@ pub(crate) fn places(bundle: &Bundle) -> Vec<PathBuf> {
     places.filter(|place| place.exists()).collect()
 }
 
+/// A text without its digits, and its length: the same for any two machine IDs.
+fn form(text: &str) -> (usize, String) {
+    (
+        text.len(),
+        text.replace(|c: char| c.is_ascii_hexdigit(), ""),
+    )
+}
+
 /// What is in one of the listings and not, or other, in the other one; but for keys that begin so.
 pub(crate) fn differences(wanted: &Listing, found: &Listing, but: &[&str]) -> Vec<String> {
     let keys: BTreeSet<_> = wanted.keys().chain(found.keys()).collect();
@@ -173,7 +181,8 @@ impl Before {
             // A hook that is killed at the last moment leaves a whole one under its first name. The next
             // one takes it away.
             let name = path.replace(".machine-id.oci-systemd-hook", "machine-id");
-            let is_id = name.ends_with("/machine-id") && clean.get(&name) == Some(text);
+            let is_whole = clean.get(&name).map(|id| form(id)) == Some(form(text));
+            let is_id = name.ends_with("/machine-id") && is_whole;
             match self.image.get(path) {
                 Some(before) if before == text => {}
                 None if is_empty => {}

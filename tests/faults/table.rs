@@ -85,7 +85,7 @@ clock_nanosleep | | EINTR | | slept on
 brk | | ENOMEM | | the allocator takes other memory
 mmap | | ENOMEM | | the allocator takes other memory
 open | /proc/1/ns/mnt | EACCES | | not readable in a rootless user namespace; nor could it be entered
-open | \"/etc/machine-id\" | EACCES | etc/machine-id | a host that shows no ID has none
+open | \"/etc/machine-id\" | EACCES | etc/machine-id var/lib/dbus/machine-id | a host that shows no ID has none
 socket | AF_UNIX | EMFILE EACCES | | the host's log is a courtesy
 ioctl | FIONBIO | ENOTTY | | the host's log is a courtesy
 connect | /dev/log | ECONNREFUSED EACCES | | the host's log is a courtesy

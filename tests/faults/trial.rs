@@ -81,7 +81,7 @@ impl Trial {
         fault: Fault,
     ) -> Vec<String> {
         let mut call = call.clone();
-        for _ in 0..3 {
+        for _ in 0..5 {
             let mut trial = Self::start(scenario);
             let (ran, is_hit) = inject(&trial.bundle, &trial.input, scenario.host, &call, fault);
             if !is_hit {
