@@ -118,6 +118,19 @@ impl Mount {
         }
     }
 
+    /// Whether it is what an option of a volume asks for.
+    pub(super) fn is_as(&self, option: &str) -> bool {
+        match option {
+            "ro" | "noexec" | "nosuid" | "nodev" | "noatime" => {
+                self.facets["flags"].split(',').any(|flag| flag == option)
+            }
+            "shared" | "rshared" => self.facets["propagation"] == "shared",
+            "slave" | "rslave" => self.facets["propagation"] == "master",
+            "private" | "rprivate" => self.facets["propagation"].is_empty(),
+            _ => true,
+        }
+    }
+
     pub(super) fn is_root(&self) -> bool {
         self.at == Path::new("/")
     }

@@ -266,6 +266,13 @@ impl<'a> Trial<'a> {
                 self.wrong.push(format!("{what}: nothing is there"));
                 continue;
             };
+            let mount = inside.mount_of(place);
+            let unmet = volume
+                .options
+                .iter()
+                .filter(|word| mount.is_some_and(|mount| !mount.is_as(word)));
+            self.wrong
+                .extend(unmet.map(|word| format!("{what}: not {word}")));
             // Owners are others in there, by the user's own wish.
             let mapped = volume.has("idmap").then(|| without.tree(place)).flatten();
             let at = inside.resolved(place);
