@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::tree::{Facets, Tree, look, record};
-use crate::lab::Container;
+use crate::lab::{Container, text};
 
 /// The inside of a container.
 pub(super) struct Inside {
@@ -45,6 +46,17 @@ impl Inside {
     /// Whether its first process is there, and no zombie.
     pub(super) fn is_up(&self) -> bool {
         fs::read_link(self.process.join("root")).is_ok()
+    }
+
+    /// Ask the image's systemctl, 60 seconds at most.
+    pub(super) fn systemctl(&self, arguments: &[&str]) -> String {
+        let pid = self.process.file_name().expect("it is /proc/PID");
+        let mut command = Command::new("timeout");
+        command
+            .args(["60", "nsenter", "--all", "--target"])
+            .arg(pid);
+        let output = command.args(["--", "systemctl"]).args(arguments).output();
+        text(&output.expect("timeout can be run"))
     }
 
     fn open(&self, path: &Path) -> Option<OwnedFd> {
