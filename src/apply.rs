@@ -15,6 +15,9 @@ use crate::sys::mount::{self, Attributes};
 use crate::sys::{self, OFlags, Resolve};
 use crate::tree::Workpiece;
 
+const TOP: &str = "/sys/fs/cgroup";
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
+
 /// Apply the steps to the container, in order.
 ///
 /// # Errors
@@ -43,10 +46,15 @@ pub(crate) fn apply(
             },
             Step::NameManager => run::name_manager(rootfs),
             Step::MakeLegacyTree { label } => {
-                let target = isolated(container, "/sys/fs/cgroup", step)?;
-                attach_empty(&target, "/sys/fs/cgroup", Some("systemd"), label.as_deref())
+                let target = isolated(container, TOP, step)?;
+                attach_empty(&target, TOP, Some("systemd"), label.as_deref())
             }
-            Step::CoverUnified { label } => cover_unified(container, label.as_deref(), step)?,
+            Step::CoverUnified { label } => {
+                let target = unified_to_cover(container, step)?;
+                target.map_or(Ok(()), |target| {
+                    attach_empty(&target, UNIFIED, None, label.as_deref())
+                })
+            }
             Step::AttachTree(tree) => {
                 let target = isolated(container, tree.hierarchy.mount_point(), step)?;
                 workpiece.attach(tree, &target)
@@ -72,25 +80,23 @@ fn isolated(container: &Container, path: &'static str, step: &Step) -> Result<Ow
     Ok(target)
 }
 
-/// An empty tmpfs where systemd would mount cgroup2, unless something is mounted there.
-fn cover_unified(
-    container: &Container,
-    label: Option<&str>,
-    step: &Step,
-) -> Result<sys::Result<()>, Error> {
-    let unified = "/sys/fs/cgroup/unified";
-    match container.rootfs.make_directory(unified) {
-        // Then it cannot make one either.
-        Err(error) if error.is_read_only() => return Ok(Ok(())),
-        made => drop(made.map_err(|error| Error::failed(step, error))?),
+/// Where systemd would mount cgroup2; `None` where something is mounted, which is left as it is, or
+/// nothing can be.
+fn unified_to_cover(container: &Container, step: &Step) -> Result<Option<OwnedFd>, Error> {
+    let failed = |error: sys::Error| Error::failed(step, error);
+    let target = match container.rootfs.make_directory(UNIFIED) {
+        // Then systemd cannot make it either.
+        Err(error) if error.is_read_only() => return Ok(None),
+        target => target.map_err(failed)?,
+    };
+    let stat = sys::stat(&target).map_err(failed)?;
+    if stat.is_mount {
+        return Ok(None);
     }
-    let target = isolated(container, unified, step)?;
-    Ok(sys::stat(&target).and_then(|stat| {
-        if stat.is_mount {
-            return Ok(());
-        }
-        attach_empty(&target, unified, None, label)
-    }))
+    if container.is_shared(stat.mount).map_err(failed)? {
+        return Err(Error::Place(UNIFIED, PlaceObstacle::Shared));
+    }
+    Ok(Some(target))
 }
 
 /// Attach a read-only tmpfs with nothing in it but perhaps a directory.

@@ -46,7 +46,7 @@ pub(crate) enum Error {
         words: &'static str,
     },
     /// The state does not lead to a container that could be prepared safely.
-    #[error("cannot enter the container: {0}")]
+    #[error("cannot enter the container")]
     Refused(#[from] Refusal),
     /// config.json has no `root.path`.
     #[error("cannot read config.json: it has no root.path")]

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cgroup::{self, Hierarchy, Layout, Membership, Support};
-use crate::decision::{self, CgroupWish, Policy, Request};
+use crate::decision::{self, CgroupWish, Policy};
 use crate::elf::Elf;
 use crate::error::Error;
 use crate::json;
@@ -85,14 +85,7 @@ pub fn config(data: &[u8]) {
         return;
     };
     assert_eq!(format!("{config:?}"), format!("{streamed:?}"));
-    let request = Request {
-        program: config.process.program(),
-        cwd: &config.process.cwd,
-        path: config.process.variable("PATH"),
-        switch: config.process.variable(decision::SWITCH),
-        annotations: config.annotations(),
-        always: false,
-    };
+    let request = config.request(false);
     if let Ok(candidate) = decision::candidate(&request) {
         let is_ours = |path: &PathBuf| path.ends_with("init") || path.ends_with("systemd");
         assert!(candidate.programs.iter().all(is_ours), "{candidate:?}");

@@ -39,17 +39,20 @@ struct Walk<'a> {
     into: &'a OwnedFd,
     left: Budget,
     mounts: Vec<HeldMount>,
-    /// Each after the one that it is in; the first is the place itself.
+    /// Each after the one that it is in.
     directories: Vec<Directory>,
     /// The last whose subdirectories were opened. They come one after the other, and the way to one may
     /// be two thousand names long.
     parent: Option<(usize, Opened)>,
     /// Where the copies are of files that have more names than one.
-    links: BTreeMap<Identity, (usize, OsString)>,
+    links: BTreeMap<Identity, (Parent, OsString)>,
 }
 
 /// A directory of the image, and its copy.
 type Opened = (OwnedFd, OwnedFd);
+
+/// The index of a directory; `None` is the place itself.
+type Parent = Option<usize>;
 
 /// What may still be copied.
 struct Budget {
@@ -68,8 +71,7 @@ impl Budget {
 
 /// A directory by its name, since ten thousand paths may have 4 KiB each.
 struct Directory {
-    /// The index of the one that it is in.
-    parent: usize,
+    parent: Parent,
     name: OsString,
     stat: Stat,
 }
@@ -90,11 +92,6 @@ pub(crate) fn copy_up(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, 
 }
 
 fn copy(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
-    let place = Directory {
-        parent: 0,
-        name: OsString::new(),
-        stat: sys::stat(from)?,
-    };
     let mut walk = Walk {
         from,
         into,
@@ -103,19 +100,19 @@ fn copy(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
             bytes: MAX_BYTES,
         },
         mounts: Vec::new(),
-        directories: vec![place],
+        directories: Vec::new(),
         parent: None,
         links: BTreeMap::new(),
     };
     // A few descriptors at a time, however deep it goes: crun gives the hook the container's rlimits.
+    walk.directory(None)?;
     let mut next = 0;
     while next < walk.directories.len() {
-        walk.directory(next)?;
+        walk.directory(Some(next))?;
         next += 1;
     }
-    // Those inside first: a directory's times change with what is made in it. The place itself has
-    // the attributes of its tmpfs.
-    for index in (1..walk.directories.len()).rev() {
+    // Those inside first: a directory's times change with what is made in it.
+    for index in (0..walk.directories.len()).rev() {
         let (original, copy) = walk.open(index)?;
         let stat = &walk.directories[index].stat;
         owned(sys::imitate(&copy, stat))?;
@@ -125,49 +122,47 @@ fn copy(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
     Ok(walk.mounts)
 }
 
-fn open_directory(root: &OwnedFd, path: &Path) -> sys::Result<OwnedFd> {
-    sys::open_below(
-        root,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY,
-        Resolve::Beneath,
-    )
+/// Open the same directory of the image and of the copy.
+fn open_both(from: &OwnedFd, into: &OwnedFd, path: &Path) -> sys::Result<Opened> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let open = |root| sys::open_below(root, path, flags, Resolve::Beneath);
+    Ok((open(from)?, open(into)?))
 }
 
 impl Walk<'_> {
     /// Where a directory is, below the place.
-    fn path(&self, mut index: usize) -> PathBuf {
+    fn path(&self, mut of: Parent) -> PathBuf {
         let mut names = Vec::new();
-        while index != 0 {
+        while let Some(index) = of {
             names.push(&self.directories[index].name);
-            index = self.directories[index].parent;
+            of = self.directories[index].parent;
         }
         names.iter().rev().collect()
     }
 
     fn open(&mut self, index: usize) -> sys::Result<Opened> {
-        let both = |from: &OwnedFd, into: &OwnedFd, path: &Path| -> sys::Result<Opened> {
-            Ok((open_directory(from, path)?, open_directory(into, path)?))
-        };
         let Directory { parent, name, .. } = &self.directories[index];
         let name = Path::new(name);
-        if *parent == 0 {
-            return both(self.from, self.into, name);
-        }
-        let opened = match self.parent.take() {
-            Some((at, opened)) if at == *parent => opened,
-            _ => both(self.from, self.into, &self.path(*parent))?,
+        let Some(parent) = *parent else {
+            return open_both(self.from, self.into, name);
         };
-        let child = both(&opened.0, &opened.1, name);
-        self.parent = Some((*parent, opened));
+        let opened = match self.parent.take() {
+            Some((at, opened)) if at == parent => opened,
+            _ => open_both(self.from, self.into, &self.path(Some(parent)))?,
+        };
+        let child = open_both(&opened.0, &opened.1, name);
+        self.parent = Some((parent, opened));
         child
     }
 
-    fn directory(&mut self, index: usize) -> Result<(), Failure> {
-        let path = self.path(index);
-        let (from, into) = self.open(index)?;
+    fn directory(&mut self, of: Parent) -> Result<(), Failure> {
+        let path = self.path(of);
+        let (from, into) = match of {
+            Some(index) => self.open(index)?,
+            None => open_both(self.from, self.into, &path)?,
+        };
         for entry in sys::entries(&from)? {
-            self.entry(&from, &into, entry?.0, (index, &path))?;
+            self.entry(&from, &into, entry?.0, (of, &path))?;
         }
         Ok(())
     }
@@ -177,7 +172,7 @@ impl Walk<'_> {
         from: &OwnedFd,
         into: &OwnedFd,
         name: OsString,
-        parent: (usize, &Path),
+        parent: (Parent, &Path),
     ) -> Result<(), Failure> {
         let (parent, path) = (parent.0, parent.1.join(&name));
         let found = sys::open_at(from, &name, OFlags::PATH | OFlags::NOFOLLOW, 0)?;
@@ -219,7 +214,7 @@ impl Walk<'_> {
         found: &OwnedFd,
         stat: &Stat,
         into: &OwnedFd,
-        at: (usize, OsString),
+        at: (Parent, OsString),
     ) -> Result<(), Failure> {
         let name = &at.1;
         if let Some((parent, first)) = self.links.get(&stat.identity) {

@@ -48,15 +48,16 @@ mod seed;
 mod sys;
 mod tree;
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ::log::{info, warn};
 
 use cgroup::Hierarchy;
 use cli::{Invocation, Stage};
 use container::Container;
-use decision::{Policy, Request, Skip};
+use decision::{Policy, Skip};
 use error::Error;
 use oci::{Config, State};
 use payload::Payload;
@@ -126,14 +127,7 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
     }
     let bundle = bundle(state);
     let config = Config::read(&bundle)?;
-    let request = Request {
-        program: config.process.program(),
-        cwd: &config.process.cwd,
-        path: config.process.variable("PATH"),
-        switch: config.process.variable(decision::SWITCH),
-        annotations: config.annotations(),
-        always,
-    };
+    let request = config.request(always);
     let candidate = match decision::candidate(&request) {
         Ok(candidate) => candidate,
         Err(skip) => return Ok(Err(skip)),
@@ -164,15 +158,15 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
 
 /// The container's bundle. With a user namespace, crun from 1.21 on may say that it is "/", the
 /// directory that it is in itself (mended in 2026, containers/crun#2263); its process is in the bundle.
-fn bundle(state: &State) -> PathBuf {
+fn bundle(state: &State) -> Cow<'_, Path> {
     let told = &state.bundle;
     if told == Path::new("/")
         && !told.join("config.json").exists()
         && let Ok(bundle) = std::fs::read_link(format!("/proc/{}/cwd", state.pid))
     {
-        return bundle;
+        return Cow::Owned(bundle);
     }
-    told.clone()
+    Cow::Borrowed(told)
 }
 
 /// Remove the place that was made for a container, if one was. All else lies in its namespaces and

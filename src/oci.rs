@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess};
 
-use crate::decision;
+use crate::decision::{self, Request};
 use crate::error::Error;
 use crate::json::{self, Shape, shape};
 use crate::sys::OFlags;
@@ -336,6 +336,18 @@ impl Config {
         // Should it grow, what is read of it ends somewhere in the middle.
         json::from_reader(head.chain(file.take(CONFIG_LIMIT - SMALL)))
             .map_err(|error| bad(error.to_string()))
+    }
+
+    /// What the container asks for, by its config.
+    pub(crate) fn request(&self, always: bool) -> Request<'_> {
+        Request {
+            program: self.process.program(),
+            cwd: &self.process.cwd,
+            path: self.process.variable("PATH"),
+            switch: self.process.variable(decision::SWITCH),
+            annotations: self.annotations(),
+            always,
+        }
     }
 
     /// `root.path`, which is absolute or relative to the bundle.

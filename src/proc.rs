@@ -43,7 +43,9 @@ pub(crate) fn cgroup_in(text: impl BufRead, controller: &str) -> sys::Result<Opt
 }
 
 /// Whether a mount in the process's namespace is shared with others: what is mounted in it shows in
-/// those too. It reads the whole table, so it is asked only of a user's own mounts on our places.
+/// those too. It reads the whole table, so it is asked only where the runtime made no mount to go on:
+/// of a user's own mounts on our places, of a directory on the way to the cgroup tree, and of what a
+/// machine ID is bound over.
 pub(crate) fn is_shared(process: &OwnedFd, mount: u64) -> sys::Result<bool> {
     let file = File::from(sys::open_at(process, "mountinfo", OFlags::RDONLY, 0)?);
     is_shared_in(BufReader::new(file.take(MOUNTS_LIMIT)), mount)

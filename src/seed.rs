@@ -59,7 +59,7 @@ pub(crate) fn seed(container: &Container, wish: &Wish) -> sys::Result<()> {
     let place = sys::stat(&entry.directory)?.mount;
     let mounted = entry.found.as_ref().map(|(_, stat)| stat.mount);
     let mounted = mounted.filter(|mount| *mount != place);
-    let Some(existing) = look(rootfs, &entry, wish, mounted)? else {
+    let Some(existing) = look(rootfs, &entry, wish, (place, mounted))? else {
         log::warn!("{PATH} leads into a mount of the user's: left as it is");
         return Ok(());
     };
@@ -103,9 +103,8 @@ fn look(
     rootfs: &Rootfs,
     entry: &Entry,
     wish: &Wish,
-    mounted: Option<u64>,
+    (place, mounted): (u64, Option<u64>),
 ) -> sys::Result<Option<Existing>> {
-    let place = sys::stat(&entry.directory)?.mount;
     let is_on = |path, mount| -> sys::Result<bool> {
         let found = rootfs.find_entry(path)?;
         Ok(found.is_some_and(|(_, stat)| stat.is_mount && stat.mount == mount))
