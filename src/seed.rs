@@ -16,6 +16,7 @@ const PATH: &str = "/etc/machine-id";
 /// D-Bus's own copy, where it is a file: systemd's tools prefer it in an image without the other.
 const DBUS_PATH: &str = "/var/lib/dbus/machine-id";
 const TEMPORARY: &str = ".machine-id.oci-systemd-hook";
+const MODE: u32 = 0o444;
 /// It fails where the file is a mount that it may not take away.
 const COMMIT: &str = "systemd-machine-id-commit.service";
 
@@ -165,19 +166,27 @@ fn write(entry: &Entry, id: MachineId) -> sys::Result<()> {
         Err(error) if !error.is_missing() => return Err(error),
         _ => {}
     }
-    let written = create(&entry.directory, TEMPORARY, id)
-        .and_then(|_| sys::rename_at(&entry.directory, TEMPORARY, &entry.name));
+    let named = match sys::create_unnamed(&entry.directory, MODE) {
+        // It gets the name when it is whole: a hook that is killed on the way leaves nothing.
+        Ok(file) => fill(&file, id).and_then(|()| sys::name(&file, &entry.directory, TEMPORARY)),
+        // Not every file system has files without a name: NFS has none, nor has an older overlay.
+        Err(error) if error.is_unsupported() => create(&entry.directory, TEMPORARY, id),
+        Err(error) => Err(error),
+    };
+    let written = named.and_then(|()| sys::rename_at(&entry.directory, TEMPORARY, &entry.name));
     written.inspect_err(|_| {
         // The error that is reported is the one before.
         let _ = sys::remove_at(&entry.directory, TEMPORARY);
     })
 }
 
-fn create(directory: &OwnedFd, name: &str, id: MachineId) -> sys::Result<OwnedFd> {
+fn create(directory: &OwnedFd, name: &str, id: MachineId) -> sys::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    let file = sys::open_at(directory, name, flags, 0o444)?;
-    sys::write(&file, format!("{id}\n").as_bytes(), PATH)?;
-    Ok(file)
+    fill(&sys::open_at(directory, name, flags, MODE)?, id)
+}
+
+fn fill(file: &OwnedFd, id: MachineId) -> sys::Result<()> {
+    sys::write(file, format!("{id}\n").as_bytes(), PATH)
 }
 
 /// Bind a file of a read-only tmpfs over the file, which has to be there.

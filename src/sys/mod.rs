@@ -132,6 +132,20 @@ pub(crate) fn open_at(
     .named("openat", name)
 }
 
+/// Create a file that has no name yet, in the file system of a directory, for writing.
+pub(crate) fn create_unnamed(dir: impl AsFd, mode: u32) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, c".", flags, Mode::from_raw_mode(mode)).named("openat", "O_TMPFILE")
+}
+
+/// Give a file that has no name one.
+pub(crate) fn name(file: impl AsFd, dir: impl AsFd, name: &str) -> Result<()> {
+    // By its descriptor alone it would need CAP_DAC_READ_SEARCH on the host.
+    let path = own_path(&file);
+    rustix::fs::linkat(rustix::fs::CWD, path, dir, name, AtFlags::SYMLINK_FOLLOW)
+        .named("linkat", name)
+}
+
 /// Open the file behind an `O_PATH` descriptor for reading: it, and nothing that has come to its
 /// name since. The hook is in the host's file tree all the time, so /proc is the host's.
 pub(crate) fn reopen(file: impl AsFd) -> Result<OwnedFd> {
@@ -140,11 +154,14 @@ pub(crate) fn reopen(file: impl AsFd) -> Result<OwnedFd> {
 
 /// The same with flags of open(2).
 pub(crate) fn reopen_with(file: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     open_host(
-        &path,
+        &own_path(&file),
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | flags,
     )
+}
+
+fn own_path(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 /// Open a path of the runtime's own mount namespace.

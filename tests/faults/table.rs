@@ -9,6 +9,7 @@ openat2 | | ENOSYS EACCES EMFILE ENOMEM EAGAIN
 open | | EMFILE EACCES ENFILE ENOMEM EINTR
 openat | | EMFILE EACCES ENOMEM EIO
 openat | O_CREAT | ENOSPC EROFS EDQUOT
+openat | O_TMPFILE | ENOSPC EROFS EDQUOT EOPNOTSUPP
 read | | EIO EINTR
 read | </proc/ | ESRCH
 pread64 | | EIO EINTR
@@ -21,6 +22,7 @@ readlinkat | | EIO EACCES ENOMEM
 mkdirat | | ENOSPC EACCES EROFS EDQUOT ENOMEM
 symlinkat | | ENOSPC EACCES EIO
 linkat | | EMLINK ENOSPC EPERM
+linkat | .machine-id. | EROFS EDQUOT
 renameat | | EIO ENOSPC EACCES EROFS EBUSY
 unlinkat | | EIO EACCES EBUSY EROFS
 fchownat | | EPERM EIO EROFS EINVAL
@@ -104,7 +106,9 @@ openat | </>, | ENOSPC | mount_/tmp/ run/systemd | too much for a tmpfs on /tmp,
 copy_file_range | | ENOSPC | mount_/tmp/ run/systemd | too much for a tmpfs on /tmp
 fsetxattr | | ENOSPC | mount_/tmp/ run/systemd | too much for a tmpfs on /tmp
 unlinkat | .machine-id. | EROFS | mount_/etc/machine-id etc/machine-id | bound over instead
-openat | .machine-id. | EROFS | mount_/etc/machine-id etc/machine-id | bound over instead
+openat | O_TMPFILE | EROFS | mount_/etc/machine-id etc/machine-id | bound over instead
+openat | O_TMPFILE | EOPNOTSUPP | | written under a name
+linkat | .machine-id. | EROFS | mount_/etc/machine-id etc/machine-id | bound over instead
 renameat | .machine-id. | EROFS | mount_/etc/machine-id etc/machine-id | bound over instead
 ";
 
@@ -142,7 +146,10 @@ fn words(column: &'static str) -> impl Iterator<Item = &'static str> {
 
 /// Whether the call changes something, or is the last.
 pub(crate) fn changes((name, text): (&str, &str)) -> bool {
-    words(CHANGES).any(|call| call == name) || text.contains("O_CREAT")
+    words(CHANGES).any(|call| call == name)
+        || ["O_CREAT", "O_TMPFILE"]
+            .iter()
+            .any(|flag| text.contains(flag))
 }
 
 /// The errnos that a call is failed with; `None` for a call that is not in the table.
