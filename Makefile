@@ -21,7 +21,7 @@ CDI := /etc/cdi
 MAN := $(PREFIX)/share/man/man8
 
 .DEFAULT_GOAL := help
-.PHONY: help build reproducible install uninstall demo test test-faults test-vm compatibility lint clean need-cargo
+.PHONY: help build reproducible install uninstall demo test test-vm compatibility lint deny clean need-cargo
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r target text; do \
@@ -80,10 +80,6 @@ test: need-cargo ## install what is needed, then run all tests, on real runtimes
 	tests/lab/youki
 	$(STATIC) $(CARGO) test --release --locked --target $(HOST) -- --include-ignored --test-threads=2
 
-test-faults: need-cargo ## fail each call of the hook with each errno, one at a time, and kill it at each (root, strace)
-	tests/lab/needs
-	$(CARGO) test --locked --test faults -- --include-ignored --test-threads=2 --nocapture
-
 test-vm: need-cargo ## a short form of it on machines with Debian's kernels 5.10, 6.1 and 6.12, in qemu (root, 20 minutes)
 	tests/lab/needs
 	tests/lab/images bullseye bookworm trixie sid
@@ -108,6 +104,9 @@ lint: need-cargo ## formatting, clippy and rustdoc, with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --no-deps --document-private-items
+
+deny: need-cargo ## licences, second versions and sources of the crates (cargo install --locked cargo-deny)
+	$(CARGO) deny --locked check bans licenses sources
 
 clean: ## remove what cargo built; what the tests and the demo built is in /var/tmp/oci-systemd-hook-lab
 	$(CARGO) clean
