@@ -9,8 +9,15 @@ use crate::trial::{Trial, misreported};
 /// Run the hook on such a host and behind such a command, and see to it that it did all or nothing.
 #[track_caller]
 fn all_or_nothing(scenario: &Scenario, host: &str, before: &[&str]) -> Run {
+    all_or_nothing_in(scenario, ":", host, before)
+}
+
+/// The same, after a shell script in the container's mount namespace.
+#[track_caller]
+fn all_or_nothing_in(scenario: &Scenario, inside: &str, host: &str, before: &[&str]) -> Run {
     let (wanted, _) = Trial::start(scenario).run_clean(scenario);
     let mut trial = Trial::start(scenario);
+    trial.inside(inside);
     let ran = trial.run(scenario, host, before);
     if ran.status == 0 {
         let half = differences(&wanted, &trial.prepared(), &[]);
@@ -108,4 +115,32 @@ fn does_without_standard_streams() {
     assert_told(&ran, "standard input is empty");
     assert_eq!(behind(&FULL, "exec <&- >&- 2>&-").status, 65);
     assert_eq!(behind(&FULL, "exec 2>/dev/full; ulimit -n 6").status, 71);
+}
+
+/// Fill the mount namespace but for `$free` mounts: a tree of mounts is bound below itself until there is
+/// no room for twice as many, and then the parts of it for which there is.
+const FILL: &str =
+    "mount -t tmpfs fill /mnt; cd /mnt; mkdir all $(seq -f free%g $free) $(seq -f rest%g 20)
+    mount -t tmpfs all all; mkdir $(seq -f all/%g 20)
+    for dir in free*; do [ ! -d $dir ] || mount --bind $dir $dir; done
+    for last in $(seq 20); do mount --rbind all all/$last || break; done
+    for part in $(seq $((last - 1)) -1 1); do mount --rbind all/$part rest$part || :; done
+    ! mount --bind all/20 all/20
+    for dir in free*; do [ ! -d $dir ] || umount $dir; done";
+
+#[test]
+#[ignore = "needs root: make test"]
+fn takes_any_room_for_mounts() {
+    let mut free = 0;
+    loop {
+        let inside = format!("exec 2>/dev/null; free={free}; {FILL}");
+        let ran = all_or_nothing_in(&FULL, &inside, "", &[]);
+        if ran.status == 0 {
+            break;
+        }
+        assert_told(&ran, "ENOSPC");
+        free += 1;
+    }
+    println!("fs.mount-max: enough are {free}");
+    assert!(free > 0);
 }

@@ -3,7 +3,7 @@
 
 use crate::bundle::{Bundle, Run, run};
 use crate::judge::{Before, Listing, differences, places, prepared};
-use crate::process::Process;
+use crate::process::{Process, shell};
 use crate::scenario::Scenario;
 use crate::table;
 use crate::tracer::{Call, Fault, calls, inject, on_host};
@@ -33,6 +33,14 @@ impl Trial {
             trial.stop();
         }
         trial
+    }
+
+    /// Run a shell's commands in the container's mount namespace.
+    pub(crate) fn inside(&self, commands: &str) {
+        let pid = self.process.as_ref().expect("it has not ended").pid();
+        shell(&format!(
+            "nsenter --target {pid} --mount sh -ec '{commands}'"
+        ));
     }
 
     /// Run the hook on this host, behind this command.
