@@ -24,8 +24,9 @@ pub(crate) enum Error {
     Bundle {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// The call that failed.
+        #[source]
+        call: sys::Error,
     },
     /// The bundle's config.json is no JSON object, or too large to be a config.
     #[error("cannot read {}: {why}", path.display())]
@@ -138,6 +139,7 @@ impl Error {
         Some(match self {
             Self::Usage(_) => "see oci-systemd-hook --help",
             Self::BadState(_) => "it is run by an OCI runtime, not by hand",
+            Self::Bundle { call, .. } if !call.is_missing() => return hint_of(call),
             Self::Bundle { .. } | Self::BadConfig { .. } | Self::NoRoot => {
                 "the state's bundle has to be the folder of the container's config.json"
             }
@@ -173,23 +175,7 @@ impl Error {
             Self::Cgroup(cgroup::Obstacle::NoName) => {
                 "name it with letters, digits and any of _ + - . only"
             }
-            Self::Failed { call, .. } => match call.name().as_str() {
-                "ENOSYS" => "it takes Linux 5.8 or newer",
-                "EPERM" | "EACCES" => {
-                    "an LSM or a file's attributes may forbid it; else run the engine as root, or, rootless, on cgroup v2 with a cgroup delegated to its user"
-                }
-                "EMFILE" | "ENFILE" => "raise the limit of open files",
-                "ENOSPC" => "a limit of mounts, cgroups or space is reached",
-                "EROFS" => {
-                    "make it writable, or put into the image what is missing: a directory, an empty file"
-                }
-                "ENOENT" | "ENOTDIR" => "the image or the config has to bring it",
-                "EISDIR" => "it has to be a file",
-                "ELOOP" => "mend the links on its way in the image",
-                "ESTALE" => "the runtime's cgroup namespace and cgroup do not belong together",
-                "EBUSY" => "something else uses it",
-                _ => return None,
-            },
+            Self::Failed { call, .. } => return hint_of(call),
         })
     }
 
@@ -209,6 +195,27 @@ impl Error {
             None => line,
         }
     }
+}
+
+/// What to do about a call's errno.
+fn hint_of(call: &sys::Error) -> Option<&'static str> {
+    Some(match call.name().as_str() {
+        "ENOSYS" => "it takes Linux 5.8 or newer",
+        "EPERM" | "EACCES" => {
+            "an LSM or a file's attributes may forbid it; else run the engine as root, or, rootless, on cgroup v2 with a cgroup delegated to its user"
+        }
+        "EMFILE" | "ENFILE" => "raise the limit of open files",
+        "ENOSPC" => "a limit of mounts, cgroups or space is reached",
+        "EROFS" => {
+            "make it writable, or put into the image what is missing: a directory, an empty file"
+        }
+        "ENOENT" | "ENOTDIR" => "the image or the config has to bring it",
+        "EISDIR" => "it has to be a file",
+        "ELOOP" => "mend the links on its way in the image",
+        "ESTALE" => "the runtime's cgroup namespace and cgroup do not belong together",
+        "EBUSY" => "something else uses it",
+        _ => return None,
+    })
 }
 
 /// The first 12 characters of a container's id, as engines show it.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use serde::de::{MapAccess, SeqAccess};
 use crate::decision::{self, Request};
 use crate::error::Error;
 use crate::json::{self, Shape, shape};
-use crate::sys::OFlags;
+use crate::sys::{self, OFlags};
 
 /// More than the state of any container: a state has a few hundred bytes.
 const STATE_LIMIT: u64 = 1 << 20;
@@ -59,8 +59,10 @@ impl State {
     /// # Errors
     /// Larger than 1 MiB, not JSON, not an object, without an id.
     pub(crate) fn read(input: impl Read) -> Result<Self, Error> {
-        let bytes = read_up_to(input, STATE_LIMIT + 1)
-            .map_err(|error| Error::BadState(error.to_string()))?;
+        let bytes = read_up_to(input, STATE_LIMIT + 1).map_err(|error| {
+            let call = sys::Error::of_io("read", "standard input", &error);
+            Error::failed("read the container's state", call)
+        })?;
         if bytes.len() as u64 > STATE_LIMIT {
             return Err(Error::BadState("it is larger than 1 MiB".into()));
         }
@@ -311,9 +313,9 @@ impl Config {
     /// 16 MiB or not such a document.
     pub(crate) fn read(bundle: &Path) -> Result<Self, Error> {
         let path = bundle.join("config.json");
-        let unreadable = |source| Error::Bundle {
+        let unreadable = |call, error: io::Error| Error::Bundle {
             path: path.clone(),
-            source,
+            call: sys::Error::of_io(call, "", &error),
         };
         let bad = |why| Error::BadConfig {
             path: path.clone(),
@@ -324,12 +326,14 @@ impl Config {
             .read(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
             .open(&path)
-            .map_err(unreadable)?;
-        let head = read_up_to(&mut file, SMALL).map_err(unreadable)?;
+            .map_err(|error| unreadable("open", error))?;
+        let head = read_up_to(&mut file, SMALL).map_err(|error| unreadable("read", error))?;
         if (head.len() as u64) < SMALL {
             return json::from_slice(&head).map_err(|error| bad(error.to_string()));
         }
-        let metadata = file.metadata().map_err(unreadable)?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| unreadable("statx", error))?;
         if !metadata.is_file() || metadata.len() > CONFIG_LIMIT {
             return Err(bad("it is larger than 16 MiB".into()));
         }
@@ -389,7 +393,7 @@ impl Config {
 }
 
 /// The input to its end, but not more than `limit` bytes.
-fn read_up_to(input: impl Read, limit: u64) -> std::io::Result<Vec<u8>> {
+fn read_up_to(input: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     // As large as most documents; otherwise it would begin with reads of 32 bytes.
     let mut bytes = Vec::with_capacity(64 << 10);
     input.take(limit).read_to_end(&mut bytes)?;

@@ -90,11 +90,15 @@ fn refuses_what_is_not_a_state() {
 fn refuses_a_bundle_that_cannot_be_read() {
     let bundle = Bundle::new();
     let state = |path: &str| json!({ "id": "box", "pid": 5, "bundle": path }).to_string();
-    run(hook(), state("/nonexistent").as_bytes()).assert_fails(66, &["/nonexistent/config.json"]);
+    let says = [
+        "/nonexistent/config.json: open: ENOENT: ",
+        "bundle has to be",
+    ];
+    run(hook(), state("/nonexistent").as_bytes()).assert_fails(66, &says);
     run(hook(), state("").as_bytes()).assert_fails(65, &["bundle"]);
     run(hook(), state("bundle").as_bytes()).assert_fails(65, &["bundle"]);
     fs::create_dir(bundle.path.join("config.json")).expect("a directory");
-    run(hook(), bundle.state(5).to_string().as_bytes()).assert_fails(66, &["directory"]);
+    run(hook(), bundle.state(5).to_string().as_bytes()).assert_fails(66, &["read: EISDIR: "]);
 }
 
 #[test]

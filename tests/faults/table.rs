@@ -114,7 +114,6 @@ renameat | .machine-id. | EROFS | mount_/etc/machine-id etc/machine-id | bound o
 
 /// Failures that may also be told in other words than the errno's: the errnos, the status, the words.
 const TOLD_OTHERWISE: &str = "
-read | (0< | EIO | 65 | cannot read the container's state: Input/output error
 openat | config.json | EMFILE EACCES ENOMEM EIO | 66 | config.json
 read | config.json | EIO | 66 | config.json
 read | </proc/ | ESRCH | 65 | is gone
