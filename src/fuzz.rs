@@ -135,7 +135,7 @@ pub fn elf(data: &[u8]) {
     fs::remove_file(&path).expect("the file");
     if let Some(elf) = Elf::read(&file).expect("it can be read") {
         let needed = elf.needed().expect("it can be read");
-        assert!(needed.len() <= 128 && needed.iter().all(|name| name.len() <= 128));
+        assert!(needed.len() <= 128 && needed.iter().all(|name| name.chars().count() < 128));
         let _ = elf.after(b"systemd ").expect("it can be read");
     }
 }

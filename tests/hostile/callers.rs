@@ -64,7 +64,7 @@ const CALLERS: [(&str, &str, &[i32], bool); 35] = [
         &[65],
         true,
     ),
-    ("a directory as input", "exec </etc", &[65], false),
+    ("a directory as input", "exec </etc", &[71], false),
     (
         "an input that cannot be read",
         "exec 0>/dev/null",
