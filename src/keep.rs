@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::sys::{self, FileType, Identity, OFlags, Resolve, Stat};
+use crate::sys::{self, FileType, Identity, OFlags, Resolve, Stat, attributes};
 
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 64 << 20;
@@ -115,7 +115,7 @@ fn copy(from: &OwnedFd, into: &OwnedFd) -> Result<Vec<HeldMount>, Failure> {
     for index in (0..walk.directories.len()).rev() {
         let (original, copy) = walk.open(index)?;
         let stat = &walk.directories[index].stat;
-        owned(sys::imitate(&copy, stat))?;
+        owned(attributes::imitate(&copy, stat))?;
         // Not before it is filled: what is made below a default ACL gets one too (acl(5)).
         attributes(original, copy, stat, &mut walk.left)?;
     }
@@ -202,7 +202,7 @@ impl Walk<'_> {
             FileType::RegularFile => self.file(&found, &stat, into, (parent, name))?,
             FileType::Symlink => {
                 sys::make_link_at(&sys::read_link_at(&found, "")?, into, &name)?;
-                owned(sys::imitate_at(into, &name, &stat))?;
+                owned(attributes::imitate_at(into, &name, &stat))?;
             }
             kind => log::info!("left out: /{} below the place, a {kind:?}", path.display()),
         }
@@ -227,7 +227,7 @@ impl Walk<'_> {
         io::copy(&mut io::Read::take(&source, stat.size), &mut copy)
             .map_err(|error| sys::Error::of_io("write", name.display().to_string(), &error))?;
         // Attributes last: a chown takes a file's capabilities away.
-        owned(sys::imitate(&copy, stat))?;
+        owned(attributes::imitate(&copy, stat))?;
         attributes(&source, &copy, stat, &mut self.left)?;
         if stat.names > 1 {
             self.links.insert(stat.identity, at);
@@ -244,14 +244,14 @@ fn attributes(
     stat: &Stat,
     left: &mut Budget,
 ) -> Result<(), Failure> {
-    let names = match sys::attribute_names(&from) {
+    let names = match attributes::extended_names(&from) {
         Err(error) if error.is_unsupported() => return Ok(()),
         names => names?,
     };
     for name in names.iter().filter(|name| *name != b"security.selinux") {
-        let value = sys::attribute(&from, name)?;
+        let value = attributes::extended(&from, name)?;
         left.take(value.len() as u64)?;
-        match sys::set_attribute(&to, name, &value) {
+        match attributes::set_extended(&to, name, &value) {
             Err(error) if error.is_unsupported() || error.is_forbidden() => {
                 log::info!("left out: an extended attribute: {error}");
             }
@@ -259,7 +259,7 @@ fn attributes(
                 log::info!("left out: an ACL that names who is not mapped: {error}");
                 // The group's bits are the ACL's mask (acl(5)); without it the group would get what
                 // others were given.
-                sys::set_mode(&to, stat.mode & !0o070)?;
+                attributes::set_mode(&to, stat.mode & !0o070)?;
             }
             copied => copied?,
         }

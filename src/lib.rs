@@ -181,7 +181,7 @@ fn clean_up(id: &str) -> Result<(), Error> {
         let mount_point = hierarchy.host_mount_point(layout);
         match hierarchy::clean_up(hierarchy, mount_point, id) {
             // Nor could it have made one.
-            Err(error) if error.is_forbidden() => {}
+            Err(error) if error.is_forbidden() => info!("{hierarchy}: left alone: {error}"),
             removal => {
                 // Not as the argument of the macro, which looks at it only if somebody listens.
                 let removal = removal.map_err(failed)?;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{Hierarchy, LEAF, TOP};
-use crate::sys::{self, FileType, OFlags, Resolve};
+use crate::sys::{self, FileType, OFlags, Resolve, attributes};
 
 /// How many cgroups are removed at a time, and how often: systemd's own trees have some hundred.
 const MAX_CGROUPS: usize = 10_000;
@@ -204,7 +204,7 @@ fn children(cgroup: &OwnedFd) -> sys::Result<Vec<OsString>> {
 /// Give a place to the container's root, which in a user namespace is not the host's: its
 /// directory and, on cgroup2, the files that the kernel names; not its limits.
 pub(crate) fn delegate(place: &OwnedFd, hierarchy: Hierarchy, root: (u32, u32)) -> sys::Result<()> {
-    sys::set_owner_at(place, ".", root)?;
+    attributes::set_owner_at(place, ".", root)?;
     if hierarchy == Hierarchy::Named {
         return Ok(());
     }
@@ -212,7 +212,7 @@ pub(crate) fn delegate(place: &OwnedFd, hierarchy: Hierarchy, root: (u32, u32)) 
     let files = sys::read_up_to(files, 4096, DELEGATE)?;
     for name in String::from_utf8_lossy(&files).lines() {
         // Some are there only where their controller is.
-        match sys::set_owner_at(place, name, root) {
+        match attributes::set_owner_at(place, name, root) {
             Err(error) if !error.is_missing() => return Err(error),
             _ => {}
         }
