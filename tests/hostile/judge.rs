@@ -67,9 +67,14 @@ pub(crate) fn judge(
 }
 
 /// The most memory that any child had resident, in KiB. It counts all children, of which the shells
-/// are small, and what this process had itself when it forked.
+/// are small, and the most that this process had itself since it last forgot it.
 fn peak() -> i64 {
     getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| usage.max_rss())
+}
+
+/// So that what a case took to be made is not taken for the hook's (proc(5)).
+fn forget_own_peak() {
+    fs::write("/proc/self/clear_refs", "5").expect("the peak of this process");
 }
 
 fn judge_one(host: &Host, case: &Case) -> (Vec<Finding>, Duration) {
@@ -85,6 +90,7 @@ fn judge_one(host: &Host, case: &Case) -> (Vec<Finding>, Duration) {
     let own = (process.pid(), bundle.id.as_str());
     let (before, mounts, peak_before) = (host.look(own), mounts(&process), peak());
     host.heard();
+    forget_own_peak();
 
     let outcome = case.prepare(&bundle, &process);
     let harm = differences(&before, &host.look(own));
