@@ -47,23 +47,27 @@ impl<'view> Bundle<'view> {
         let text = serde_json::to_vec_pretty(&config).expect("config.json can be written as text");
         fs::write(bundle.directory.join("config.json"), text).expect("the bundle can be written");
         if config["linux"]["uidMappings"].is_null() {
-            bundle.mount_rootfs(&image(image_name));
+            bundle.mount_rootfs(&image(image_name), &config);
         } else {
             for name in ["upper", "rootfs"] {
                 chown(bundle.directory.join(name), Some(FIRST_ID), Some(FIRST_ID))
                     .expect("root can change owners");
             }
-            bundle.mount_rootfs(&image(&format!("{image_name}.userns")));
+            bundle.mount_rootfs(&image(&format!("{image_name}.userns")), &config);
         }
         bundle
     }
 
-    fn mount_rootfs(&self, lower: &Path) {
+    /// As engines do it: with the container's label, which mount(8) leaves out where there is no SELinux.
+    fn mount_rootfs(&self, lower: &Path, config: &Value) {
         let [upper, work] =
             ["upper", "work"].map(|name| self.directory.join(name).display().to_string());
+        let label = config["linux"]["mountLabel"].as_str();
+        let context = label.map(|label| format!(",context=\"{label}\""));
         let layers = format!(
-            "lowerdir={},upperdir={upper},workdir={work}",
-            lower.display()
+            "lowerdir={},upperdir={upper},workdir={work}{}",
+            lower.display(),
+            context.unwrap_or_default()
         );
         let rootfs = self.directory.join("rootfs").display().to_string();
         self.view.run(
