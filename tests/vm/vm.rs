@@ -17,6 +17,7 @@ mod lab;
 mod limits;
 mod matrix;
 mod podman;
+mod selinux;
 
 use std::path::Path;
 
