@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -53,6 +54,18 @@ fn mounts_what_systemd_needs_and_nothing_else() {
     assert_eq!(others.collect::<Vec<_>>(), ["/run", "/run/lock"]);
     let manager = fs::read_to_string(process.path("run/host/container-manager")).expect("the name");
     assert_eq!(manager, "oci\n");
+}
+
+/// Without it, tmpfs refuses the option. The other half is in `tests/vm/selinux.rs`.
+#[test]
+#[ignore = "needs root: make test"]
+fn takes_a_label_only_where_selinux_is_enabled() {
+    let mut bundle = Bundle::with_systemd(252);
+    bundle.config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    let process = Process::start(&bundle, "");
+    let made = process.prepare(&bundle);
+    let has_label = find(&made, "/run").options.contains("context=");
+    assert_eq!(has_label, Path::new("/sys/fs/selinux/enforce").exists());
 }
 
 #[test]
