@@ -80,7 +80,7 @@ test: need-cargo ## install what is needed, then run all tests, on real runtimes
 	tests/lab/youki
 	$(STATIC) $(CARGO) test --release --locked --target $(HOST) -- --include-ignored --test-threads=2
 
-test-vm: need-cargo ## a short form of it on machines with Debian's kernels 5.10, 6.1 and 6.12, in qemu (root, 20 minutes)
+test-vm: need-cargo ## a short form of it on machines with Debian's kernels 5.10, 6.1 and 6.12, and with SELinux, in qemu (root, 25 minutes)
 	tests/lab/needs
 	tests/lab/images bullseye bookworm trixie sid
 	tests/lab/runtimes
