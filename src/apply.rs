@@ -8,7 +8,7 @@ use crate::container::Container;
 use crate::error::Error;
 use crate::keep::{self, Failure};
 use crate::plan::{PlaceObstacle, Step, Tmpfs};
-use crate::rootfs::Rootfs;
+use crate::rootfs;
 use crate::run;
 use crate::seed::seed;
 use crate::sys::mount::{self, Attributes};
@@ -30,7 +30,6 @@ pub(crate) fn apply(
 ) -> Result<(), Error> {
     for step in steps {
         log::debug!("{step}");
-        let rootfs = &container.rootfs;
         match step {
             Step::MoveProcess {
                 tree,
@@ -39,18 +38,22 @@ pub(crate) fn apply(
             Step::Delegate { hierarchy, root } => workpiece.delegate(*hierarchy, *root),
             Step::OpenTree(tree) => workpiece.open(tree, container.has_cgroup_namespace()),
             Step::EnterNamespaces => container.enter(),
-            Step::MountTmpfs(tmpfs) => match mount_tmpfs(rootfs, tmpfs) {
-                Err(Failure::TooMuch) => too_much(rootfs, tmpfs)?,
+            Step::MountTmpfs(tmpfs) => match mount_tmpfs(container, tmpfs) {
+                Err(Failure::TooMuch) => too_much(container, tmpfs)?,
                 Err(Failure::Call(error)) => Err(error),
-                Ok(()) => Ok(()),
+                Ok(mount) if tmpfs.destination == "/run" => {
+                    container.run = Some(mount);
+                    Ok(())
+                }
+                Ok(_) => Ok(()),
             },
-            Step::NameManager => run::name_manager(rootfs),
+            Step::NameManager => container.run.as_ref().map_or(Ok(()), run::name_manager),
             Step::MakeLegacyTree { label } => {
                 let target = isolated(container, TOP, step)?;
                 attach_empty(&target, TOP, Some("systemd"), label.as_deref())
             }
-            Step::CoverUnified { label } => {
-                let target = unified_to_cover(container, step)?;
+            Step::CoverUnified { label, is_made } => {
+                let target = unified_to_cover(container, *is_made, step)?;
                 target.map_or(Ok(()), |target| {
                     attach_empty(&target, UNIFIED, None, label.as_deref())
                 })
@@ -82,8 +85,15 @@ fn isolated(container: &Container, path: &'static str, step: &Step) -> Result<Ow
 
 /// Where systemd would mount cgroup2; `None` where something is mounted, which is left as it is, or
 /// nothing can be.
-fn unified_to_cover(container: &Container, step: &Step) -> Result<Option<OwnedFd>, Error> {
+fn unified_to_cover(
+    container: &Container,
+    is_made: bool,
+    step: &Step,
+) -> Result<Option<OwnedFd>, Error> {
     let failed = |error: sys::Error| Error::failed(step, error);
+    if !is_made && container.rootfs.find(UNIFIED).map_err(failed)?.is_none() {
+        return Ok(None);
+    }
     let target = match container.rootfs.make_directory(UNIFIED) {
         // Then systemd cannot make it either.
         Err(error) if error.is_read_only() => return Ok(None),
@@ -116,8 +126,14 @@ fn attach_empty(
 
 /// Detached, filled, and attached last; then the user's mounts are moved, the originals: crun makes
 /// them read-only later through its own descriptors, and would not reach a clone.
-fn mount_tmpfs(rootfs: &Rootfs, tmpfs: &Tmpfs) -> Result<(), Failure> {
-    let target = rootfs.make_directory(tmpfs.destination)?;
+fn mount_tmpfs(container: &Container, tmpfs: &Tmpfs) -> Result<OwnedFd, Failure> {
+    let target = match (
+        &container.run,
+        Path::new(tmpfs.destination).strip_prefix("/run"),
+    ) {
+        (Some(run), Ok(name)) => rootfs::make_directory_at(run, name)?,
+        _ => make_unshared(container, tmpfs.destination)?,
+    };
     let options = tmpfs.options();
     let options: Vec<_> = options
         .iter()
@@ -136,19 +152,30 @@ fn mount_tmpfs(rootfs: &Rootfs, tmpfs: &Tmpfs) -> Result<(), Failure> {
         let point = sys::open_below(&mount, &held.path, flags, Resolve::Beneath)?;
         mount::attach(held.mount, point, &held.path)?;
     }
-    Ok(())
+    Ok(mount)
+}
+
+/// A directory of the image to mount on. Who shares the image may have moved a mount to its name since
+/// it was looked at: what is mounted there must not show on the host.
+fn make_unshared(container: &Container, path: &str) -> sys::Result<OwnedFd> {
+    let target = container.rootfs.make_directory(path)?;
+    let (image, here) = (sys::stat(container.rootfs.root())?, sys::stat(&target)?);
+    if here.mount != image.mount && container.is_shared(here.mount)? {
+        return Err(sys::Error::busy("openat", path));
+    }
+    Ok(target)
 }
 
 /// All or nothing: what is too much to copy stays where it is. /tmp then does without a tmpfs, and
 /// systemd without its own, which it could not mount; nothing can do without the others.
-fn too_much(rootfs: &Rootfs, tmpfs: &Tmpfs) -> Result<sys::Result<()>, Error> {
+fn too_much(container: &Container, tmpfs: &Tmpfs) -> Result<sys::Result<()>, Error> {
     if tmpfs.destination != "/tmp" {
         return Err(Error::Place(tmpfs.destination, PlaceObstacle::TooMuch));
     }
     log::warn!("/tmp stays as it is: {}", PlaceObstacle::TooMuch);
-    if !tmpfs.run_is_ours {
+    let Some(run) = &container.run else {
         log::warn!("tmp.mount is going to fail: it cannot be masked in the user's own /run");
         return Ok(Ok(()));
-    }
-    Ok(run::mask(rootfs, "tmp.mount"))
+    };
+    Ok(run::mask(run, "tmp.mount"))
 }

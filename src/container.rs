@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::error::{Error, Refusal};
-use crate::proc;
+use crate::proc::{self, Mounted};
 use crate::process::{self, Namespace};
 use crate::rootfs::Rootfs;
 use crate::sys::{self, OFlags, Resolve};
@@ -14,6 +14,11 @@ use crate::sys::{self, OFlags, Resolve};
 pub(crate) struct Container {
     pub(crate) pid: i32,
     pub(crate) rootfs: Rootfs,
+    /// The root of the tmpfs on /run, where that is the container's own and as soon as it is there.
+    /// What is written on it goes here: who shares the image may move another mount to its name.
+    pub(crate) run: Option<OwnedFd>,
+    /// The mount on /etc that was looked at, if there is one.
+    pub(crate) etc_mount: Option<u64>,
     proc: OwnedFd,
     mount_namespace: OwnedFd,
     /// `None` when the container is in the runtime's cgroup namespace.
@@ -78,6 +83,8 @@ impl Container {
         Ok(Self {
             pid,
             rootfs,
+            run: None,
+            etc_mount: None,
             proc,
             mount_namespace,
             cgroup_namespace,
@@ -130,9 +137,14 @@ impl Container {
         process::enter(&self.mount_namespace, Namespace::Mount)
     }
 
-    /// Whether what is mounted in a mount shows elsewhere too, see [`proc::is_shared`].
+    /// What the table of the container's mounts says of one, see [`proc::mount`].
+    pub(crate) fn mount(&self, mount: u64) -> sys::Result<Mounted> {
+        proc::mount(&self.proc, mount)
+    }
+
+    /// Whether what is mounted in a mount shows elsewhere too.
     pub(crate) fn is_shared(&self, mount: u64) -> sys::Result<bool> {
-        proc::is_shared(&self.proc, mount)
+        Ok(self.mount(mount)?.is_shared)
     }
 
     /// The process's cgroup, see [`proc::cgroup`].

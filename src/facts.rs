@@ -12,11 +12,11 @@ use crate::error::Error;
 use crate::hierarchy::Host;
 use crate::host;
 use crate::machine_id::MachineId;
-use crate::oci::{Config, State};
+use crate::oci::{Config, Given, State};
 use crate::payload::Payload;
-use crate::plan::{Facts, Spot};
+use crate::plan::{Facts, LegacyTree, Spot};
 use crate::rootfs::Rootfs;
-use crate::sys::{self, FileType, OFlags, Resolve};
+use crate::sys::{self, FileType, OFlags, Resolve, Stat};
 use crate::tree::Workpiece;
 
 /// The directories in which systemd looks for a unit, the first that has it wins (systemd.unit(5)).
@@ -36,8 +36,9 @@ const UNIT_DIRECTORIES: [&str; 8] = [
 /// # Errors
 /// Something cannot be looked at, or there is no cgroup for this container.
 pub(crate) fn observe(
-    container: &Container,
+    container: &mut Container,
     state: &State,
+    bundle: &Path,
     config: &Config,
     payload: Payload,
     policy: Policy,
@@ -53,13 +54,17 @@ pub(crate) fn observe(
     if root_is_read_only && !has_own_var(&container.rootfs)? {
         log::warn!("/var is read-only: systemd-logind fails without a writable one (--tmpfs /var)");
     }
+    let (run, on_run) = spot(container, bundle, config, "/run")?;
+    let (etc, on_etc) = spot(container, bundle, config, "/etc")?;
+    container.run = on_run.filter(|_| run.is_ours()).map(|(root, _)| root);
+    container.etc_mount = on_etc.map(|(_, stat)| stat.mount);
     let machine = sys::total_memory();
     let selinux = host::is_selinux_enabled().map_err(host_failed)?;
     let facts = Facts {
-        run: spot(container, config, "/run")?,
-        lock: spot(container, config, "/run/lock")?,
-        tmp: spot(container, config, "/tmp")?,
-        etc: spot(container, config, "/etc")?,
+        run,
+        lock: spot(container, bundle, config, "/run/lock")?.0,
+        tmp: spot(container, bundle, config, "/tmp")?.0,
+        etc,
         image_mounts_tmp: has_unit(&container.rootfs, "tmp.mount")
             .map_err(|error: sys::Error| Error::failed("look for tmp.mount in the image", error))?,
         root_is_read_only,
@@ -72,7 +77,7 @@ pub(crate) fn observe(
         tree,
         is_outside: container.is_outside(),
         delegate_to: container.root().filter(|_| container.is_outside()),
-        has_legacy_tree: has_legacy_tree(&container.rootfs)?,
+        legacy_tree: legacy_tree(container)?,
         may_mount: config.process.may_mount(),
         machine_id: MachineId::of_container(
             config.process.variable("container_uuid"),
@@ -199,8 +204,10 @@ fn is_ready(
     };
     // crun makes what the config mounts read-only after the hook. Our own mounts are noatime, as
     // no runtime's are, so that a second run of the hook knows them.
-    let mut read_only = config.read_only_destinations();
-    let stays = mount.is_noatime() || !read_only.any(|path| path == Path::new("/sys/fs/cgroup"));
+    let top = Path::new("/sys/fs/cgroup");
+    let mut mounts = config.mounts();
+    let stays =
+        mount.is_noatime() || !mounts.any(|mount| mount.read_only && mount.destination == top);
     let is_shown = match inode {
         Some(inode) => stat.inode == inode && (stat.is_mount || mount.is_noatime()),
         None => mount.is_noatime(),
@@ -208,47 +215,75 @@ fn is_ready(
     Ok(kind && is_shown && !mount.is_read_only() && stays)
 }
 
-/// What is at a place that a tmpfs may go on.
-fn spot(container: &Container, config: &Config, path: &'static str) -> Result<Spot, Error> {
+/// What is at a place that a tmpfs may go on; and if that is a mount, its root.
+#[allow(clippy::type_complexity)]
+fn spot(
+    container: &Container,
+    bundle: &Path,
+    config: &Config,
+    path: &'static str,
+) -> Result<(Spot, Option<(OwnedFd, Stat)>), Error> {
     let failed = |error: sys::Error| Error::failed(format!("look at {path} in the image"), error);
-    let rootfs = &container.rootfs;
-    let Some((found, stat)) = rootfs.find_entry(path).map_err(failed)? else {
-        return Ok(Spot::Missing);
+    let Some((found, stat)) = container.rootfs.find_entry(path).map_err(failed)? else {
+        return Ok((Spot::Missing, None));
     };
     Ok(match stat.kind {
-        FileType::Symlink => Spot::Link,
+        FileType::Symlink => (Spot::Link, None),
         FileType::Directory if stat.is_mount => {
             let mount = sys::file_system(&found).map_err(failed)?;
             if mount.is_noexec() && path == "/run" {
                 log::warn!("the user's own /run is noexec: programs in it cannot be run");
             }
-            Spot::Mount {
-                is_ours: mount.is_tmpfs()
-                    && !is_any(rootfs, config.bind_destinations(), stat.mount).map_err(failed)?,
+            let mounted = container.mount(stat.mount).map_err(failed)?;
+            let is_hosts = host::has_device(&mounted.device).map_err(failed)?;
+            let leads_here = |mount: &Given<'_>| leads_to(&container.rootfs, mount, stat.mount);
+            let is_bind = any(config.mounts().filter(|mount| mount.is_bind), leads_here);
+            let read_only = any(config.mounts().filter(|mount| mount.read_only), leads_here);
+            let is_writable = || is_given_writable(bundle, config, &stat).map_err(failed);
+            let spot = Spot::Mount {
+                is_ours: mount.is_tmpfs() && !is_hosts && !is_bind.map_err(failed)?,
                 read_only: mount.is_read_only()
-                    || is_any(rootfs, config.read_only_destinations(), stat.mount)
-                        .map_err(failed)?,
-                shared: container.is_shared(stat.mount).map_err(failed)?,
-            }
+                    || read_only.map_err(failed)?
+                    || is_hosts && !is_writable()?,
+                shared: mounted.is_shared,
+            };
+            (spot, Some((found, stat)))
         }
-        FileType::Directory => Spot::Directory,
-        _ => Spot::NotADirectory,
+        FileType::Directory => (Spot::Directory, None),
+        _ => (Spot::NotADirectory, None),
     })
 }
 
-/// Whether a mount is one of those that the config has at these places, however it spells them.
-fn is_any<'a>(
-    rootfs: &Rootfs,
-    destinations: impl Iterator<Item = &'a Path>,
-    mount: u64,
+fn any<'a>(
+    mut mounts: impl Iterator<Item = Given<'a>>,
+    is_it: impl Fn(&Given<'a>) -> sys::Result<bool>,
 ) -> sys::Result<bool> {
-    for path in destinations {
-        let found = rootfs.find(&path.to_string_lossy())?;
-        if found.is_some_and(|(_, stat)| stat.mount == mount) {
-            return Ok(true);
+    mounts.try_fold(false, |found, mount| Ok(found || is_it(&mount)?))
+}
+
+/// Whether the destination of the config's mount leads to a mount, however it is spelled. What the
+/// image's links were when the runtime mounted it may be covered by now.
+fn leads_to(rootfs: &Rootfs, given: &Given<'_>, mount: u64) -> sys::Result<bool> {
+    let found = rootfs.find(&given.destination.to_string_lossy())?;
+    Ok(found.is_some_and(|(_, stat)| stat.mount == mount))
+}
+
+/// Whether the config gives this directory of the host's, and nowhere read-only: where it is mounted in
+/// the end is the image's word, what it shows is not.
+fn is_given_writable(bundle: &Path, config: &Config, root: &Stat) -> sys::Result<bool> {
+    let mut is_given = false;
+    for mount in config.mounts().filter(|mount| mount.is_bind) {
+        let source = bundle.join(mount.source);
+        let is_it = match sys::open_host(&source.to_string_lossy(), OFlags::PATH) {
+            Err(error) if error.is_no_path() || error.is_forbidden() => false,
+            source => sys::stat(source?)?.identity == root.identity,
+        };
+        if is_it && mount.read_only {
+            return Ok(false);
         }
+        is_given |= is_it;
     }
-    Ok(false)
+    Ok(is_given)
 }
 
 /// Whether systemd finds a unit of this name that is not masked.
@@ -283,18 +318,28 @@ fn has_own_var(rootfs: &Rootfs) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Whether the runtime made the tree of a version 1 container: a tmpfs with `systemd` in it.
-fn has_legacy_tree(rootfs: &Rootfs) -> Result<bool, Error> {
+/// The tree of a version 1 container: a tmpfs with `systemd` in it.
+fn legacy_tree(container: &Container) -> Result<LegacyTree, Error> {
     let failed =
         |error: sys::Error| Error::failed("look at /sys/fs/cgroup in the container", error);
-    let Some((top, _)) = rootfs.find("/sys/fs/cgroup").map_err(failed)? else {
-        return Ok(false);
+    let rootfs = &container.rootfs;
+    let Some((top, stat)) = rootfs.find("/sys/fs/cgroup").map_err(failed)? else {
+        return Ok(LegacyTree::Absent);
     };
     if !sys::file_system(top).map_err(failed)?.is_tmpfs() {
-        return Ok(false);
+        return Ok(LegacyTree::Absent);
     }
     let systemd = rootfs
         .find_entry("/sys/fs/cgroup/systemd")
         .map_err(failed)?;
-    Ok(systemd.is_some_and(|(_, stat)| stat.kind == FileType::Directory))
+    if systemd.is_none_or(|(_, stat)| stat.kind != FileType::Directory) {
+        return Ok(LegacyTree::Absent);
+    }
+    let mounted = container.mount(stat.mount).map_err(failed)?;
+    let is_hosts = host::has_device(&mounted.device).map_err(failed)?;
+    Ok(if is_hosts {
+        LegacyTree::Hosts
+    } else {
+        LegacyTree::Made
+    })
 }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::json;
 use crate::machine_id::MachineId;
 use crate::oci::{Config, State};
-use crate::plan::{self, Facts, Spot, Step};
+use crate::plan::{self, Facts, LegacyTree, Spot, Step};
 use crate::proc;
 use crate::rootfs::{Rootfs, open_regular};
 use crate::seed::Means;
@@ -107,7 +107,7 @@ pub fn cgroup(data: &[u8]) {
 
 /// `/proc/PID/mountinfo` and `/proc/PID/uid_map`.
 pub fn mountinfo(data: &[u8]) {
-    if let Err(error) = proc::is_shared_in(data, 1) {
+    if let Err(error) = proc::mount_in(data, 1) {
         check(&Error::failed("look", error));
     }
     let text = String::from_utf8_lossy(data);
@@ -318,7 +318,7 @@ fn facts(choices: &mut Choices<'_>) -> Result<Facts, Error> {
         tree,
         is_outside: choices.flag(),
         delegate_to: choices.flag().then_some((100_000, 100_000)),
-        has_legacy_tree: choices.flag(),
+        legacy_tree: choices.any(&[LegacyTree::Absent, LegacyTree::Made, LegacyTree::Hosts]),
         may_mount: membership.may_mount,
         machine_id: MachineId::of_container(None, &id, None),
         keep_machine_id: choices.flag(),

@@ -2,6 +2,7 @@
 
 use crate::cgroup::Layout;
 use crate::machine_id::MachineId;
+use crate::proc;
 use crate::sys::{self, OFlags};
 
 /// What is mounted on /sys/fs/cgroup in the runtime's mount namespace.
@@ -22,6 +23,12 @@ pub(crate) fn layout() -> sys::Result<Layout> {
     } else {
         Layout::Legacy
     })
+}
+
+/// Whether a file system (`MAJOR:MINOR`) is mounted on the host, as far as the runtime sees it. Of what
+/// was made for a container only, it sees none.
+pub(crate) fn has_device(device: &str) -> sys::Result<bool> {
+    proc::has_device(&proc::open("self")?, device)
 }
 
 /// Whether the kernel wants labels.

@@ -150,7 +150,8 @@ fn prepare(state: &State, always: bool) -> Result<Result<Payload, Skip>, Error> 
             .enter_user_namespace()
             .map_err(|error| Error::failed("enter the container's user namespace", error))?;
     }
-    let (facts, mut workpiece) = facts::observe(&container, state, &config, payload, policy)?;
+    let (facts, mut workpiece) =
+        facts::observe(&mut container, state, &bundle, &config, payload, policy)?;
     let steps = plan::plan(&facts)?;
     apply::apply(&mut container, &mut workpiece, &state.id, &steps)?;
     Ok(Ok(payload))

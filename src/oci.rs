@@ -184,41 +184,61 @@ impl Process {
     }
 }
 
-/// `mounts`, of which the destinations of those matter that are read-only or a bind.
+/// `mounts`, of which those matter that are read-only or a bind, in one text: there may be a million of
+/// them, and as many values of their own would take several times the room.
 #[derive(Debug, Default)]
-struct Mounts {
-    read_only: Paths,
-    binds: Paths,
+struct Mounts(String);
+
+/// A mount of the config that is read-only or a bind.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Given<'a> {
+    pub(crate) read_only: bool,
+    pub(crate) is_bind: bool,
+    /// As the config spells it; the image's links may lead it elsewhere.
+    pub(crate) destination: &'a Path,
+    /// Of a bind; absolute, or relative to the bundle.
+    pub(crate) source: &'a Path,
 }
 
-/// Paths in one text, with a NUL after each: there may be a million of them, and as many values of
-/// their own would take several times the room.
-#[derive(Debug, Default)]
-struct Paths(String);
-
-impl Paths {
-    fn push(&mut self, path: &str) {
-        self.0.push_str(path);
-        self.0.push('\0');
+impl Mounts {
+    fn push(&mut self, mount: &Mount) {
+        // By its type for crun, by an option for runc.
+        let is_bind = mount.kind.is_bind || mount.options.bind;
+        let kind = match (mount.options.read_only, is_bind) {
+            (true, true) => "rb",
+            (true, false) => "r",
+            (false, true) => "b",
+            (false, false) => return,
+        };
+        let fields = [kind, &mount.destination, &mount.source];
+        // No path has one.
+        if fields.iter().any(|field| field.contains('\0')) {
+            return;
+        }
+        for field in fields {
+            self.0.push_str(field);
+            self.0.push('\0');
+        }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Path> {
-        self.0.split_terminator('\0').map(Path::new)
+    fn iter(&self) -> impl Iterator<Item = Given<'_>> {
+        let mut fields = self.0.split_terminator('\0');
+        std::iter::from_fn(move || {
+            let kind = fields.next()?;
+            Some(Given {
+                read_only: kind.contains('r'),
+                is_bind: kind.contains('b'),
+                destination: Path::new(fields.next()?),
+                source: Path::new(fields.next()?),
+            })
+        })
     }
 }
 
 impl<'de> Shape<'de> for Mounts {
     fn list<A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
         let mut mounts = Self::default();
-        json::each(list, |mount: Mount| {
-            if mount.options.read_only {
-                mounts.read_only.push(&mount.destination);
-            }
-            // By its type for crun, by an option for runc.
-            if mount.kind.is_bind || mount.options.bind {
-                mounts.binds.push(&mount.destination);
-            }
-        })?;
+        json::each(list, |mount: Mount| mounts.push(&mount))?;
         Ok(mounts)
     }
 }
@@ -228,6 +248,8 @@ impl<'de> Shape<'de> for Mounts {
 struct Mount {
     #[serde(deserialize_with = "shape")]
     destination: String,
+    #[serde(deserialize_with = "shape")]
+    source: String,
     #[serde(rename = "type", deserialize_with = "shape")]
     kind: Kind,
     #[serde(deserialize_with = "shape")]
@@ -380,15 +402,10 @@ impl Config {
         Some(self.linux.resources.memory.limit).filter(|limit| *limit > 0)
     }
 
-    /// Where the config mounts something read-only, as it spells it. crun makes it so only after
-    /// the hook, so that looking at the mount does not tell.
-    pub(crate) fn read_only_destinations(&self) -> impl Iterator<Item = &Path> {
-        self.mounts.read_only.iter()
-    }
-
-    /// Where the config mounts something of the host's, as it spells it.
-    pub(crate) fn bind_destinations(&self) -> impl Iterator<Item = &Path> {
-        self.mounts.binds.iter()
+    /// The mounts of the config that are read-only or a bind. crun makes them read-only only after the
+    /// hook, so that looking at a mount does not tell.
+    pub(crate) fn mounts(&self) -> impl Iterator<Item = Given<'_>> {
+        self.mounts.iter()
     }
 }
 
@@ -492,7 +509,7 @@ mod tests {
                 {"destination":"/run","options":["ro"]}],"annotations":{"a":null,"b":1,"oci-systemd-hook.mode":1,
                 "oci-systemd-hook.cgroup":"d","oci-systemd-hook.cgroup":"e"}}"#,
         );
-        let found: Vec<_> = config.read_only_destinations().collect();
+        let found: Vec<_> = config.mounts().map(|mount| mount.destination).collect();
         assert_eq!(found, [Path::new("/run")]);
         let annotations = config.annotations();
         assert_eq!(annotations["oci-systemd-hook.cgroup"], "e");
@@ -532,22 +549,26 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_becomes_read_only() {
+    fn knows_what_is_the_hosts_and_what_becomes_read_only() {
         let config = config(
-            r#"{"mounts":[{"destination":"/run/","type":"tmpfs","options":["nosuid","ro"]},
-                {"destination":"/tmp"},{"destination":"/a/../b","options":["rro"]},{"destination":"/c","options":null}]}"#,
+            r#"{"mounts":[{"destination":"/run/","type":"tmpfs","source":"x","options":["nosuid","ro"]},
+                {"destination":"/tmp"},{"destination":"/a/../b","source":"b","options":["rro","rbind"]},
+                {"destination":"/c","type":"bind","source":"/h","options":null},{"destination":"/d","type":7},
+                {"destination":"/e\u0000/f","options":["ro"]},{"destination":"/g","options":["bind"]}]}"#,
         );
-        let found: Vec<_> = config.read_only_destinations().collect();
-        assert_eq!(found, [Path::new("/run/"), Path::new("/a/../b")]);
-    }
-
-    #[test]
-    fn knows_what_is_the_hosts() {
-        let config = config(
-            r#"{"mounts":[{"destination":"/a","type":"bind"},{"destination":"/b","type":"none","options":["rbind"]},
-                {"destination":"/c","type":"tmpfs","options":["ro"]},{"destination":"/d","type":7}]}"#,
-        );
-        let found: Vec<_> = config.bind_destinations().collect();
-        assert_eq!(found, [Path::new("/a"), Path::new("/b")]);
+        let mount = |read_only, is_bind, destination, source| Given {
+            read_only,
+            is_bind,
+            destination: Path::new(destination),
+            source: Path::new(source),
+        };
+        let found: Vec<_> = config.mounts().collect();
+        let expected = [
+            mount(true, false, "/run/", "x"),
+            mount(true, true, "/a/../b", "b"),
+            mount(false, true, "/c", "/h"),
+            mount(false, true, "/g", ""),
+        ];
+        assert_eq!(found, expected);
     }
 }

@@ -33,8 +33,7 @@ pub(crate) struct Facts {
     pub(crate) is_outside: bool,
     /// The container's root, where its place has to be given to it: it has its own user namespace.
     pub(crate) delegate_to: Option<(u32, u32)>,
-    /// In the container, /sys/fs/cgroup is a tmpfs with a `systemd` in it, as runtimes make it.
-    pub(crate) has_legacy_tree: bool,
+    pub(crate) legacy_tree: LegacyTree,
     /// The container's root has `CAP_SYS_ADMIN`.
     pub(crate) may_mount: bool,
     pub(crate) machine_id: MachineId,
@@ -57,6 +56,17 @@ pub(crate) enum Spot {
         /// What is mounted in it would be seen on the host.
         shared: bool,
     },
+}
+
+/// What is on /sys/fs/cgroup in the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LegacyTree {
+    /// Not what runtimes make for version 1: a tmpfs with a `systemd` in it.
+    Absent,
+    /// That, and made for the container.
+    Made,
+    /// The host's own, as a volume.
+    Hosts,
 }
 
 /// Why no tmpfs can go on a place. Reads after "cannot mount a tmpfs on /run: ".
@@ -92,8 +102,6 @@ pub(crate) struct Tmpfs {
     pub(crate) inodes: Option<u32>,
     pub(crate) noexec: bool,
     pub(crate) label: Option<String>,
-    /// Should there be too much to copy, systemd's own can be masked in /run.
-    pub(crate) run_is_ours: bool,
 }
 
 /// One change to a container, in the order in which they are made.
@@ -125,6 +133,8 @@ pub(crate) enum Step {
     /// a version 1 host that is the host's.
     CoverUnified {
         label: Option<String>,
+        /// The directory is made where it is missing: in no volume.
+        is_made: bool,
     },
     AttachTree(Tree),
     SeedMachineId(Wish),
@@ -184,7 +194,6 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         steps.extend(open);
     }
 
-    let run_is_ours = facts.run.is_ours();
     let tmpfs = |destination, mode, size, inodes| Tmpfs {
         destination,
         mode,
@@ -192,7 +201,6 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         inodes,
         noexec: false,
         label: facts.label.clone(),
-        run_is_ours,
     };
     match facts.run {
         Spot::Mount {
@@ -226,20 +234,23 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         let tmp = tmpfs("/tmp", 0o1777, tmp_size(facts.memory), Some(1_000_000));
         steps.push(Step::MountTmpfs(tmp));
     }
-    if run_is_ours {
+    if facts.run.is_ours() {
         steps.push(Step::NameManager);
     }
 
     if let Some(tree) = &facts.tree {
-        if tree.hierarchy == Hierarchy::Named && !facts.has_legacy_tree {
+        if tree.hierarchy == Hierarchy::Named && facts.legacy_tree == LegacyTree::Absent {
             let label = facts.label.clone();
             steps.push(Step::MakeLegacyTree { label });
         }
         steps.push(Step::AttachTree(tree.clone()));
     }
-    if facts.hierarchy == Hierarchy::Named && facts.has_legacy_tree && facts.may_mount {
-        let label = facts.label.clone();
-        steps.push(Step::CoverUnified { label });
+    let is_legacy = facts.hierarchy == Hierarchy::Named && facts.legacy_tree != LegacyTree::Absent;
+    if is_legacy && facts.may_mount {
+        steps.push(Step::CoverUnified {
+            label: facts.label.clone(),
+            is_made: facts.legacy_tree == LegacyTree::Made,
+        });
     }
     let image = if facts.root_is_read_only {
         Means::PreferBind
@@ -258,7 +269,6 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
         },
         image,
         etc_is_volume: matches!(facts.etc, Spot::Mount { is_ours: false, .. }),
-        run_is_ours,
         label: facts.label.clone(),
     }));
     Ok(steps)
@@ -266,7 +276,7 @@ pub(crate) fn plan(facts: &Facts) -> Result<Vec<Step>, Error> {
 
 impl Spot {
     /// Whether there is in the end what the hook may write into: a tmpfs of the container's own.
-    fn is_ours(self) -> bool {
+    pub(crate) fn is_ours(self) -> bool {
         !matches!(self, Self::Mount { is_ours: false, .. })
     }
 }
@@ -328,7 +338,7 @@ mod tests {
             }),
             is_outside: true,
             delegate_to: None,
-            has_legacy_tree: false,
+            legacy_tree: LegacyTree::Absent,
             may_mount: false,
             machine_id: MachineId::of_container(None, "box", None),
             keep_machine_id: false,
@@ -549,11 +559,15 @@ mod tests {
             place: Place::Own,
             view: View::Root,
         };
-        for (has_legacy_tree, made) in [(false, true), (true, false)] {
+        for (legacy_tree, made) in [
+            (LegacyTree::Absent, true),
+            (LegacyTree::Made, false),
+            (LegacyTree::Hosts, false),
+        ] {
             let facts = Facts {
                 tree: Some(tree.clone()),
                 layout: Layout::Legacy,
-                has_legacy_tree,
+                legacy_tree,
                 ..facts()
             };
             let sentences = sentences(&facts);
@@ -571,17 +585,18 @@ mod tests {
 
     #[test]
     fn keeps_a_systemd_that_may_mount_away_from_the_hosts_cgroup2() {
-        for (may_mount, has_legacy_tree, hierarchy, covered) in [
-            (true, true, Hierarchy::Named, true),
-            (false, true, Hierarchy::Named, false),
-            (true, false, Hierarchy::Named, false),
-            (true, true, Hierarchy::Unified, false),
+        for (may_mount, legacy_tree, hierarchy, covered) in [
+            (true, LegacyTree::Made, Hierarchy::Named, true),
+            (true, LegacyTree::Hosts, Hierarchy::Named, true),
+            (false, LegacyTree::Made, Hierarchy::Named, false),
+            (true, LegacyTree::Absent, Hierarchy::Named, false),
+            (true, LegacyTree::Made, Hierarchy::Unified, false),
         ] {
             // Also where the tree itself is somebody else's work.
             let facts = Facts {
                 hierarchy,
                 tree: None,
-                has_legacy_tree,
+                legacy_tree,
                 may_mount,
                 ..facts()
             };

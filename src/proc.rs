@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
-use procfs::process::{MountInfos, MountOptFields};
+use procfs::process::{MountInfo, MountOptFields};
 use procfs::{FromBufRead, ProcError, ProcessCGroups};
 
 use crate::sys::{self, OFlags};
@@ -42,22 +42,54 @@ pub(crate) fn cgroup_in(text: impl BufRead, controller: &str) -> sys::Result<Opt
     }))
 }
 
-/// Whether a mount in the process's namespace is shared with others: what is mounted in it shows in
-/// those too. It reads the whole table, so it is asked only where the runtime made no mount to go on:
-/// of a user's own mounts on our places, of a directory on the way to the cgroup tree, and of what a
-/// machine ID is bound over.
-pub(crate) fn is_shared(process: &OwnedFd, mount: u64) -> sys::Result<bool> {
-    let file = File::from(sys::open_at(process, "mountinfo", OFlags::RDONLY, 0)?);
-    is_shared_in(BufReader::new(file.take(MOUNTS_LIMIT)), mount)
+/// What the table says of a mount.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    /// What is mounted in it shows in other namespaces too.
+    pub(crate) is_shared: bool,
+    /// Its file system, `MAJOR:MINOR`; what statx(2) says of a file is another number on btrfs.
+    pub(crate) device: String,
+}
+
+/// A mount in the process's namespace. It reads the table up to there, so it is asked only where the
+/// runtime made no mount to go on: of mounts on our places that are there already, of a directory on
+/// the way to the cgroup tree, and of what a machine ID is bound over.
+pub(crate) fn mount(process: &OwnedFd, mount: u64) -> sys::Result<Mounted> {
+    let found = mount_in(mountinfo(process)?, mount)?;
+    found.ok_or_else(|| sys::Error::busy("read", "mountinfo"))
 }
 
 /// The same in the text of it.
-pub(crate) fn is_shared_in(text: impl BufRead, mount: u64) -> sys::Result<bool> {
-    let mounts = MountInfos::from_buf_read(text).map_err(|error| unreadable("mountinfo", error))?;
-    Ok(mounts.into_iter().any(|found| {
-        let is_shared = |field: &MountOptFields| matches!(field, MountOptFields::Shared(_));
-        u64::try_from(found.mnt_id) == Ok(mount) && found.opt_fields.iter().any(is_shared)
+pub(crate) fn mount_in(text: impl BufRead, mount: u64) -> sys::Result<Option<Mounted>> {
+    let is_it = |found: &MountInfo| u64::try_from(found.mnt_id) == Ok(mount);
+    let is_shared = |field: &MountOptFields| matches!(field, MountOptFields::Shared(_));
+    Ok(find(text, is_it)?.map(|found| Mounted {
+        is_shared: found.opt_fields.iter().any(is_shared),
+        device: found.majmin,
     }))
+}
+
+/// Whether the process's namespace has a mount of a file system, seen or covered.
+pub(crate) fn has_device(process: &OwnedFd, device: &str) -> sys::Result<bool> {
+    let found = find(mountinfo(process)?, |found| found.majmin == device)?;
+    Ok(found.is_some())
+}
+
+fn mountinfo(process: &OwnedFd) -> sys::Result<impl BufRead> {
+    let file = File::from(sys::open_at(process, "mountinfo", OFlags::RDONLY, 0)?);
+    Ok(BufReader::new(file.take(MOUNTS_LIMIT)))
+}
+
+/// The first mount that is such a one, line by line: a table may have megabytes.
+fn find(text: impl BufRead, is_it: impl Fn(&MountInfo) -> bool) -> sys::Result<Option<MountInfo>> {
+    for line in text.lines() {
+        let line = line.map_err(|error| sys::Error::of_io("read", "mountinfo", &error))?;
+        let found = MountInfo::from_line(&line).map_err(|error| unreadable("mountinfo", error))?;
+        if is_it(&found) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// The user and the group, as the hook sees them, that are root in the process's user namespace.

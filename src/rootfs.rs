@@ -70,16 +70,7 @@ impl Rootfs {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         // Who shares the image may have put a link there since it was looked at.
         let parent = sys::open_below(&self.0, parent, flags, Resolve::Beneath)?;
-        let name = path.file_name().unwrap_or_default();
-        let open = || sys::open_at(&parent, name, flags | OFlags::NOFOLLOW, 0);
-        match open() {
-            Err(error) if error.is_missing() => {}
-            opened => return opened,
-        }
-        match sys::make_directory_at(&parent, name, 0o755) {
-            Err(error) if !error.is_existing() => Err(error),
-            _ => open(),
-        }
+        make_directory_at(&parent, Path::new(path.file_name().unwrap_or_default()))
     }
 
     /// Follow a path to its end, link by link, to the directory and name where it ends: a file
@@ -125,6 +116,20 @@ impl Rootfs {
             path = join(&parent, &sys::read_link_at(&found, "")?);
         }
         Err(sys::Error::too_many_links(&path))
+    }
+}
+
+/// A directory by its name, no link, which is made, mode 755, where it is missing.
+pub(crate) fn make_directory_at(parent: &OwnedFd, name: &Path) -> sys::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let open = || sys::open_at(parent, name, flags, 0);
+    match open() {
+        Err(error) if error.is_missing() => {}
+        opened => return opened,
+    }
+    match sys::make_directory_at(parent, name, 0o755) {
+        Err(error) if !error.is_existing() => Err(error),
+        _ => open(),
     }
 }
 

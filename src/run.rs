@@ -1,18 +1,17 @@
 //! Writing into /run, where it is the container's own: a tmpfs that the hook or the runtime made
-//! for it. Nothing of ours goes into a volume of the user's.
+//! for it, by its root's descriptor. Nothing of ours goes into a volume of the user's.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::rootfs::Rootfs;
 use crate::sys::{self, OFlags, Resolve};
 
 /// What systemd reads as the name of its container manager (Container Interface).
 const MANAGER: &[u8] = b"oci\n";
 
 /// Write /run/host/container-manager.
-pub(crate) fn name_manager(rootfs: &Rootfs) -> sys::Result<()> {
-    let Some(directory) = make_directory(rootfs, "host")? else {
+pub(crate) fn name_manager(run: &OwnedFd) -> sys::Result<()> {
+    let Some(directory) = make_directory(run, "host")? else {
         return Ok(());
     };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -24,8 +23,8 @@ pub(crate) fn name_manager(rootfs: &Rootfs) -> sys::Result<()> {
 }
 
 /// Mask a unit for this boot.
-pub(crate) fn mask(rootfs: &Rootfs, unit: &str) -> sys::Result<()> {
-    let Some(units) = make_directory(rootfs, "systemd/system")? else {
+pub(crate) fn mask(run: &OwnedFd, unit: &str) -> sys::Result<()> {
+    let Some(units) = make_directory(run, "systemd/system")? else {
         return Ok(());
     };
     match sys::make_link_at(Path::new("/dev/null"), units, unit) {
@@ -36,18 +35,17 @@ pub(crate) fn mask(rootfs: &Rootfs, unit: &str) -> sys::Result<()> {
 
 /// Make a directory below /run and open it. `None` where a link of the image's or a mount of the
 /// user's is in the way: nothing of ours is written into what they lead to.
-fn make_directory(rootfs: &Rootfs, path: &str) -> sys::Result<Option<OwnedFd>> {
-    let run = rootfs.make_directory("/run")?;
+fn make_directory(run: &OwnedFd, path: &str) -> sys::Result<Option<OwnedFd>> {
     let mut made = PathBuf::new();
     let mut opened = None;
     for name in Path::new(path) {
         made.push(name);
-        match sys::make_directory_at(opened.as_ref().unwrap_or(&run), name, 0o755) {
+        match sys::make_directory_at(opened.as_ref().unwrap_or(run), name, 0o755) {
             Err(error) if !error.is_existing() => return Err(error),
             _ => {}
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        match sys::open_below(&run, &made, flags, Resolve::SameMount) {
+        match sys::open_below(run, &made, flags, Resolve::SameMount) {
             Err(error) if error.is_loop() || error.is_elsewhere() || error.is_missing() => {
                 log::warn!("/run/{path} is left out: {error}");
                 return Ok(None);

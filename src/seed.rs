@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::container::Container;
 use crate::machine_id::{Existing, MachineId, is_replaced};
-use crate::rootfs::{Entry, Rootfs, open_regular};
+use crate::rootfs::{Entry, open_regular};
 use crate::run;
 use crate::sys::mount;
 use crate::sys::{self, FileType, OFlags};
@@ -32,8 +32,6 @@ pub(crate) struct Wish {
     pub(crate) image: Means,
     /// /etc is a volume of the user's: a valid ID in it is his.
     pub(crate) etc_is_volume: bool,
-    /// The hook may write into /run.
-    pub(crate) run_is_ours: bool,
     /// The SELinux label of new file systems.
     pub(crate) label: Option<String>,
 }
@@ -60,7 +58,7 @@ pub(crate) fn seed(container: &Container, wish: &Wish) -> sys::Result<()> {
     let place = sys::stat(&entry.directory)?.mount;
     let mounted = entry.found.as_ref().map(|(_, stat)| stat.mount);
     let mounted = mounted.filter(|mount| *mount != place);
-    let Some(existing) = look(rootfs, &entry, wish, (place, mounted))? else {
+    let Some(existing) = look(container, &entry, wish, (place, mounted))? else {
         log::warn!("{PATH} leads into a mount of the user's: left as it is");
         return Ok(());
     };
@@ -72,8 +70,10 @@ pub(crate) fn seed(container: &Container, wish: &Wish) -> sys::Result<()> {
             wish.id
         }
     };
-    if mounted.is_some() && wish.run_is_ours {
-        run::mask(rootfs, COMMIT)?;
+    if mounted.is_some()
+        && let Some(run) = &container.run
+    {
+        run::mask(run, COMMIT)?;
     }
     seed_dbus(container, wish, id)
 }
@@ -101,20 +101,20 @@ fn seed_dbus(container: &Container, wish: &Wish, id: MachineId) -> sys::Result<(
 /// any other mount of the container: a volume that the user made read-only (crun does that after the
 /// hook), /etc/hosts, /proc, /sys.
 fn look(
-    rootfs: &Rootfs,
+    container: &Container,
     entry: &Entry,
     wish: &Wish,
     (place, mounted): (u64, Option<u64>),
 ) -> sys::Result<Option<Existing>> {
-    let is_on = |path, mount| -> sys::Result<bool> {
-        let found = rootfs.find_entry(path)?;
-        Ok(found.is_some_and(|(_, stat)| stat.is_mount && stat.mount == mount))
-    };
+    let rootfs = &container.rootfs;
     let in_image = place == sys::stat(rootfs.root())?.mount;
-    let in_etc = !in_image && is_on("/etc", place)?;
+    let in_etc = container.etc_mount == Some(place);
     let is_ours = match mounted {
-        Some(mount) => is_on(PATH, mount)?,
-        None => in_image || in_etc || wish.run_is_ours && is_on("/run", place)?,
+        Some(mount) => {
+            let found = rootfs.find_entry(PATH)?;
+            found.is_some_and(|(_, stat)| stat.is_mount && stat.mount == mount)
+        }
+        None => in_image || in_etc || is_on_run(container, place)?,
     };
     if !is_ours {
         return Ok(None);
@@ -123,6 +123,11 @@ fn look(
         id: read(entry)?,
         in_volume: mounted.is_some() || (in_etc && wish.etc_is_volume),
     }))
+}
+
+fn is_on_run(container: &Container, place: u64) -> sys::Result<bool> {
+    let run = container.run.as_ref().map(sys::stat).transpose()?;
+    Ok(run.is_some_and(|run| run.mount == place))
 }
 
 fn read(entry: &Entry) -> sys::Result<Option<MachineId>> {
@@ -199,7 +204,7 @@ fn bind(container: &Container, wish: &Wish, entry: &Entry, id: MachineId) -> sys
     let tmpfs = mount::create_small(wish.label.as_deref())?;
     create(&tmpfs, "machine-id", id)?;
     // Before Linux 6.15 nothing can be cloned from a detached mount: it is attached for a moment.
-    mount::attach(&tmpfs, scaffold(container, wish)?, Path::new(PATH))?;
+    mount::attach(&tmpfs, scaffold(container)?, Path::new(PATH))?;
     mount::set_attributes(&tmpfs, mount::READ_ONLY)?;
     let file = sys::open_at(&tmpfs, "machine-id", OFlags::PATH, 0)?;
     let bound = mount::duplicate(file)?;
@@ -208,15 +213,17 @@ fn bind(container: &Container, wish: &Wish, entry: &Entry, id: MachineId) -> sys
 }
 
 /// A directory that something can be mounted on without anybody's notice.
-fn scaffold(container: &Container, wish: &Wish) -> sys::Result<OwnedFd> {
-    for path in ["/run", "/dev"]
-        .iter()
-        .filter(|path| wish.run_is_ours || **path != "/run")
-    {
-        if let Some((directory, stat)) = container.rootfs.find(path)?
-            && stat.kind == FileType::Directory
-            && !container.is_shared(stat.mount)?
-        {
+fn scaffold(container: &Container) -> sys::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let run = container
+        .run
+        .as_ref()
+        .map(|run| sys::open_at(run, ".", flags, 0));
+    let dev = container.rootfs.find("/dev")?.map(|(dev, _)| Ok(dev));
+    for directory in [run, dev].into_iter().flatten() {
+        let directory = directory?;
+        let stat = sys::stat(&directory)?;
+        if stat.kind == FileType::Directory && !container.is_shared(stat.mount)? {
             return Ok(directory);
         }
     }

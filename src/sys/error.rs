@@ -50,6 +50,11 @@ impl Error {
         Self::new(call, object, rustix::io::Errno::STALE.raw_os_error())
     }
 
+    /// What was looked at is about to change, or has.
+    pub(crate) fn busy(call: &'static str, object: &str) -> Self {
+        Self::new(call, object, rustix::io::Errno::BUSY.raw_os_error())
+    }
+
     /// What must not be written into.
     pub(crate) fn read_only(call: &'static str, object: &str) -> Self {
         Self::new(call, object, rustix::io::Errno::ROFS.raw_os_error())

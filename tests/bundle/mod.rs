@@ -131,6 +131,16 @@ impl Bundle {
         fs::write(path, content).expect("a file of the image");
     }
 
+    /// A volume in the config, of a directory of the bundle.
+    pub(crate) fn give(&mut self, source: &str, destination: &str, options: &[&str]) {
+        let mount = json!({ "type": "bind", "source": self.path.join(source), "destination": destination,
+            "options": options });
+        match &mut self.config["mounts"] {
+            Value::Array(mounts) => mounts.push(mount),
+            none => *none = json!([mount]),
+        }
+    }
+
     pub(crate) fn annotate(&mut self, name: &str, value: &str) {
         self.config["annotations"][format!("oci-systemd-hook.{name}")] = json!(value);
     }

@@ -12,7 +12,7 @@ use crate::host::Host;
 const TRIES: u32 = 200;
 
 /// What is exchanged with what, and the shell that makes both: all that the hook looks up.
-const SWAPS: [(&str, &str, &str); 15] = [
+const SWAPS: [(&str, &str, &str); 17] = [
     ("run", "elsewhere", "ln -s /etc elsewhere"),
     ("run", "elsewhere", "ln -s /data elsewhere"),
     (
@@ -68,6 +68,9 @@ const SWAPS: [(&str, &str, &str); 15] = [
         "mkdir elsewhere; ln -s /proc/self/exe elsewhere/systemd",
     ),
     ("sys", "elsewhere", "ln -s /data elsewhere"),
+    // A mount goes where the directory goes that it is on.
+    ("run", "data", ""),
+    ("etc", "data", ""),
 ];
 
 fn pids(host: &Host) -> Vec<(&'static str, u32)> {

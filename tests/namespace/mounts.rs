@@ -239,8 +239,9 @@ fn leaves_places_alone_that_are_mounts() {
 #[test]
 #[ignore = "needs root: make test"]
 fn writes_only_mount_points_into_a_volume_on_run() {
-    let bundle = Bundle::with_systemd(252);
+    let mut bundle = Bundle::with_systemd(252);
     fs::create_dir(bundle.path.join("volume")).expect("a volume");
+    bundle.give("volume", "/run", &["rbind"]);
     let process = Process::start(&bundle, "mount --bind ../volume run");
     let made = process.prepare(&bundle);
     assert!(destinations(&made).contains(&"/run/lock") && !destinations(&made).contains(&"/run"));

@@ -55,9 +55,10 @@ fn binds_the_id_over_both_of_its_files() {
 #[test]
 #[ignore = "needs root: make test"]
 fn needs_no_tmpfs_on_run_for_it() {
-    let bundle = with_ids(true);
+    let mut bundle = with_ids(true);
     let volume = bundle.path.join("volume");
     fs::create_dir_all(&volume).expect("the volume");
+    bundle.give("volume", "/run", &["bind"]);
     let setup = "mount -t tmpfs dev dev; mount --bind ../volume run";
     let process = Process::start(&bundle, setup);
     process.prepare(&bundle);

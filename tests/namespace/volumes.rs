@@ -30,7 +30,9 @@ fn prepare_untouched(at: &str, make: impl FnOnce(&mut Bundle)) {
     let mut bundle = Bundle::with_systemd(252);
     bundle.write("usr/lib/systemd/system/tmp.mount", b"[Mount]\n");
     let volume = bundle.path.join("volume");
-    fs::create_dir_all(volume.join("system")).expect("the volume");
+    for directory in ["system", "lock"] {
+        fs::create_dir_all(volume.join(directory)).expect("the volume");
+    }
     for name in ["file", "machine-id", "container-manager"] {
         fs::write(volume.join(name), format!("precious {name}")).expect("a file of the user's");
     }
@@ -39,7 +41,11 @@ fn prepare_untouched(at: &str, make: impl FnOnce(&mut Bundle)) {
     let before = content(&volume);
     let process = Process::start(&bundle, &format!("mount --bind ../volume {at}"));
     bundle.prepare(process.pid());
-    assert_eq!(content(&volume), before, "{at}");
+    let after = content(&volume);
+    drop(process);
+    let path = volume.display();
+    shell(&format!("! mountpoint -q {path} || umount {path}"));
+    assert_eq!(after, before, "{at}");
 }
 
 fn link(bundle: &Bundle, target: &str, at: &str) {
@@ -85,6 +91,30 @@ fn writes_nothing_into_what_becomes_read_only() {
     });
 }
 
+/// The link by which the runtime came to /etc or /run is below what it mounted there.
+#[test]
+#[ignore = "needs root: make test"]
+fn writes_nothing_into_what_the_images_links_brought_to_a_place_and_then_hide() {
+    for (place, options) in [("etc", &["ro"][..]), ("run", &["ro"]), ("run", &[])] {
+        for on_tmpfs in [false, true] {
+            prepare_untouched(place, |bundle| {
+                let hidden = format!("{place}/l");
+                symlink(format!("/{hidden}"), bundle.image("conf")).expect("a link");
+                symlink(".", bundle.image(&hidden)).expect("a link");
+                symlink("/run/file", bundle.image("etc/machine-id")).expect("a link");
+                bundle.give("volume", "/conf", options);
+                if on_tmpfs {
+                    let volume = bundle.path.join("volume");
+                    let path = volume.display();
+                    shell(&format!(
+                        "mv {path} {path}.old; mkdir {path}; mount -t tmpfs volume {path}; cp -a {path}.old/. {path}"
+                    ));
+                }
+            });
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs root: make test"]
 fn binds_an_id_over_the_file_of_a_read_only_volume_on_etc() {
@@ -128,8 +158,9 @@ fn does_not_write_into_a_root_that_becomes_read_only_and_may_be_others_too() {
 #[test]
 #[ignore = "needs root: make test"]
 fn mounts_nothing_in_a_volume_that_is_shared() {
-    let bundle = Bundle::with_systemd(252);
+    let mut bundle = Bundle::with_systemd(252);
     fs::create_dir_all(bundle.path.join("volume/lock")).expect("the volume");
+    bundle.give("volume", "/run", &["rbind", "rshared"]);
     let setup = "mount --bind ../volume run; mount --make-shared run";
     let process = Process::start(&bundle, setup);
     process.assert_refused(&bundle, 65, &["/run/lock", "shared with the host"]);
