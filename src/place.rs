@@ -4,12 +4,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cgroup::{Hierarchy, LEAF, TOP};
-use crate::sys::{self, FileType, OFlags, Resolve, attributes};
+use crate::sys::{self, FileType, OFlags, attributes};
 
-/// How many cgroups are removed at a time, and how often: systemd's own trees have some hundred.
+/// How many cgroups are removed in a round, and how often: systemd's own trees have some hundred. Of all
+/// containers that have ended without a poststop together, the next one removes a round's.
 const MAX_CGROUPS: usize = 10_000;
 const MAX_ROUNDS: usize = 100;
 /// How often another hook's sweep may take away the place that was just made.
@@ -69,8 +70,12 @@ pub(crate) fn make(
 fn make_once(root: &OwnedFd, hierarchy: Hierarchy, id: &str, pid: i32) -> sys::Result<OwnedFd> {
     make_directory(root, TOP)?;
     let top = open(root, TOP)?;
-    for dead in children(&top)?.iter().filter(|name| name.as_os_str() != id) {
-        let removed = remove_dead(&top, hierarchy, dead);
+    let mut left = MAX_CGROUPS;
+    for dead in children(&top, left)?
+        .iter()
+        .filter(|name| name.as_os_str() != id)
+    {
+        let removed = remove_once(&top, hierarchy, dead, &mut left);
         if let Err(error) = removed {
             log::info!("left: {TOP}/{}: {error}", dead.display());
         }
@@ -116,7 +121,7 @@ pub(crate) fn remove(root: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Res
 fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result<Removal> {
     let mut round = 1;
     loop {
-        match remove_once(top, hierarchy, name) {
+        match remove_once(top, hierarchy, name, &mut { MAX_CGROUPS }) {
             // A container may have left more than a round takes. Another hook that sweeps here too
             // takes away what is about to be looked at, or hides its neighbours from the list: what
             // is left is looked at again.
@@ -132,67 +137,90 @@ fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result
 }
 
 /// One round: what is below the place, and the place if that was all.
-fn remove_once(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result<Removal> {
+fn remove_once(
+    top: &OwnedFd,
+    hierarchy: Hierarchy,
+    name: &OsStr,
+    left: &mut usize,
+) -> sys::Result<Removal> {
     let tree = match open(top, name) {
         Err(error) if error.is_missing() => return Ok(Removal::Absent),
         tree => tree?,
     };
-    let below = descendants(&tree)?;
-    if is_populated(&tree, hierarchy, &below)? {
+    if is_populated(&tree, hierarchy, *left)? {
         return Ok(Removal::Populated);
     }
-    for path in below.iter().rev() {
-        match sys::remove_directory_at(&tree, path) {
-            Err(error) if !error.is_in_use() => return Err(error),
-            _ => {}
+    walk(&tree, left, |parent, name| {
+        match sys::remove_directory_at(parent, name) {
+            Err(error) if !error.is_in_use() => Err(error),
+            _ => Ok(()),
         }
-    }
+    })?;
     match sys::remove_directory_at(top, name) {
         Err(error) if !error.is_missing() => Err(error),
         _ => Ok(Removal::Removed),
     }
 }
 
-/// Version 1 has no `cgroup.events` to say so.
-fn is_populated(tree: &OwnedFd, hierarchy: Hierarchy, below: &[PathBuf]) -> sys::Result<bool> {
-    let read = |file: &Path| {
-        let opened = sys::open_below(tree, file, OFlags::RDONLY, Resolve::Beneath)?;
-        sys::read_up_to(opened, 4096, &file.display().to_string())
+/// Whether a process lives in a cgroup or below it.
+fn is_populated(tree: &OwnedFd, hierarchy: Hierarchy, mut left: usize) -> sys::Result<bool> {
+    let read = |cgroup: &OwnedFd, file: &str| {
+        sys::read_up_to(sys::open_at(cgroup, file, OFlags::RDONLY, 0)?, 4096, file)
     };
     if hierarchy == Hierarchy::Unified {
-        let events = read(Path::new("cgroup.events"))?;
+        let events = read(tree, "cgroup.events")?;
         return Ok(!events
             .split(|byte| *byte == b'\n')
             .any(|line| line == b"populated 0"));
     }
-    for cgroup in std::iter::once(&PathBuf::new()).chain(below) {
-        if !read(&cgroup.join("cgroup.procs"))?.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    // Version 1 has no such file: each is asked.
+    let mut is_populated = !read(tree, "cgroup.procs")?.is_empty();
+    walk(tree, &mut left, |parent, name| {
+        is_populated = is_populated || !read(&open(parent, name)?, "cgroup.procs")?.is_empty();
+        Ok(())
+    })?;
+    Ok(is_populated)
 }
 
-/// Cgroups below one, each after its parent; not more than a round takes.
-fn descendants(tree: &OwnedFd) -> sys::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut next = vec![PathBuf::new()];
-    while let Some(path) = next.pop()
-        && found.len() < MAX_CGROUPS
-    {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let directory = sys::open_below(tree, &path, flags, Resolve::Beneath)?;
-        for name in children(&directory)? {
-            found.push(path.join(&name));
-            next.push(path.join(name));
+/// Visit the cgroups below one, each by its name in its parent and after those below itself; not more
+/// than are `left`. However deep they are and long their names, it holds one descriptor and the names
+/// that it has still to go to.
+fn walk(
+    tree: &OwnedFd,
+    left: &mut usize,
+    mut visit: impl FnMut(&OwnedFd, &OsStr) -> sys::Result<()>,
+) -> sys::Result<()> {
+    let mut list = |cgroup: &OwnedFd| -> sys::Result<Vec<OsString>> {
+        // Half of them at most, so that there are some for what is below.
+        let names = children(cgroup, left.div_ceil(2))?;
+        *left -= names.len();
+        Ok(names)
+    };
+    let mut here = open(tree, ".")?;
+    // The way down: on each level what is still to be visited, of which the last is gone into.
+    let mut way = vec![list(&here)?];
+    while let Some(names) = way.last_mut() {
+        if let Some(name) = names.last() {
+            here = open(&here, name)?;
+            way.push(list(&here)?);
+            continue;
+        }
+        way.pop();
+        if let Some(name) = way.last_mut().and_then(Vec::pop) {
+            here = open(&here, "..")?;
+            visit(&here, &name)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
-fn children(cgroup: &OwnedFd) -> sys::Result<Vec<OsString>> {
+/// The names of the cgroups in one, but not more than `limit`.
+fn children(cgroup: &OwnedFd, limit: usize) -> sys::Result<Vec<OsString>> {
     let mut names = Vec::new();
-    for entry in sys::entries(cgroup)?.take(2 * MAX_CGROUPS) {
+    for entry in sys::entries(cgroup)? {
+        if names.len() >= limit {
+            break;
+        }
         let (name, kind) = entry?;
         if kind == FileType::Directory {
             names.push(name);

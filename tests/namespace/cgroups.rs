@@ -1,8 +1,10 @@
 //! The cgroups that the hook makes itself: where the runtime gave none, and what becomes of them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use serde_json::json;
 
 use crate::bundle::{Bundle, hook, run};
@@ -163,6 +165,28 @@ fn removes_any_number_of_cgroups_that_a_container_left() {
     drop(process);
     bundle.clean_up().assert_silent();
     assert!(!place.exists());
+}
+
+/// Deeper than a path can be long.
+#[test]
+#[ignore = "needs root: make test"]
+fn removes_cgroups_of_any_depth() {
+    for version in [252, 262] {
+        let (bundle, process) = prepared(version);
+        let [place] = &places(&bundle)[..] else {
+            panic!("not one place")
+        };
+        let name = "n".repeat(250);
+        let mut last = OwnedFd::from(File::open(place).expect("the place"));
+        for _ in 0..20 {
+            mkdirat(&last, "beside", Mode::RWXU).expect("a cgroup");
+            mkdirat(&last, &name, Mode::RWXU).expect("a cgroup");
+            last = openat(&last, &name, OFlags::DIRECTORY, Mode::empty()).expect("it");
+        }
+        drop((process, last));
+        bundle.clean_up().assert_silent();
+        assert!(!place.exists());
+    }
 }
 
 #[test]
