@@ -249,7 +249,9 @@ fn attributes(
         names => names?,
     };
     for name in names.iter().filter(|name| *name != b"security.selinux") {
-        let value = attributes::extended(&from, name)?;
+        let Some(value) = attributes::extended(&from, name)? else {
+            continue;
+        };
         left.take(value.len() as u64)?;
         match attributes::set_extended(&to, name, &value) {
             Err(error) if error.is_unsupported() || error.is_forbidden() => {

@@ -54,25 +54,29 @@ fn ids((uid, gid): (u32, u32)) -> (rustix::fs::Uid, rustix::fs::Gid) {
     )
 }
 
-/// The names of a file's extended attributes, at most 64 KiB of them (the kernel's own limit).
+/// The kernel's own limit of the names, and of each value.
+const LIMIT: usize = 65_536;
+
+/// The names of a file's extended attributes.
 pub(crate) fn extended_names(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
-    let mut names = vec![0; rustix::fs::flistxattr_query(&fd).named("flistxattr", "")?];
+    let mut names = vec![0; LIMIT];
     let length = rustix::fs::flistxattr(&fd, &mut names[..]).named("flistxattr", "")?;
-    let names = &names[..length];
-    Ok(names
+    Ok(names[..length]
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
         .map(<[u8]>::to_vec)
         .collect())
 }
 
-/// One extended attribute, of 64 KiB at most (the kernel's own limit).
-pub(crate) fn extended(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
-    let mut value = vec![0; 65_536];
-    let length = rustix::fs::fgetxattr(fd, name, &mut value[..])
-        .named("fgetxattr", OsStr::from_bytes(name))?;
+/// One extended attribute; `None` if it has gone since it was listed.
+pub(crate) fn extended(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut value = vec![0; LIMIT];
+    let length = match rustix::fs::fgetxattr(fd, name, &mut value[..]) {
+        Err(rustix::io::Errno::NODATA) => return Ok(None),
+        length => length.named("fgetxattr", OsStr::from_bytes(name))?,
+    };
     value.truncate(length);
-    Ok(value)
+    Ok(Some(value))
 }
 
 pub(crate) fn set_extended(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<()> {

@@ -100,6 +100,7 @@ copy_file_range | | EXDEV EINTR | | copied plainly
 fchown | | EINVAL | run/app | an owner that is not mapped: it is root's then
 fchownat | | EINVAL | run/app | an owner that is not mapped: it is root's then
 flistxattr | | EOPNOTSUPP | run/app | no attributes on this file system
+fgetxattr | | ENODATA | run/app | an attribute that has gone since it was listed
 fsetxattr | | EOPNOTSUPP EPERM | run/app | an attribute that a tmpfs does not take
 mkdirat | </>, | ENOSPC | mount_/tmp/ run/systemd | too much for a tmpfs on /tmp, which stays as it is
 openat | </>, | ENOSPC | mount_/tmp/ run/systemd | too much for a tmpfs on /tmp, which stays as it is
