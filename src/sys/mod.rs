@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 pub(crate) use rustix::fs::{FileType, OFlags};
@@ -106,10 +107,12 @@ pub(crate) fn open_below(
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV
         }
     };
-    // EAGAIN: a rename or a mount somewhere raced with a `..`; openat2(2) says to try again.
-    for _ in 0..100 {
+    // EAGAIN: a rename or a mount somewhere raced with a `..`; openat2(2) says to try again. Mounts that
+    // come or go by the thousand, anywhere on the host, take a while.
+    for attempt in 0..200 {
         match rustix::fs::openat2(&dir, below, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(rustix::io::Errno::AGAIN) => {}
+            Err(rustix::io::Errno::AGAIN) if attempt < 50 => {}
+            Err(rustix::io::Errno::AGAIN) => std::thread::sleep(Duration::from_millis(2)),
             result => return result.named("openat2", path),
         }
     }
