@@ -237,14 +237,14 @@ fn spot(
             let mounted = container.mount(stat.mount).map_err(failed)?;
             let is_hosts = host::has_device(&mounted.device).map_err(failed)?;
             let leads_here = |mount: &Given<'_>| leads_to(&container.rootfs, mount, stat.mount);
-            let is_bind = any(config.mounts().filter(|mount| mount.is_bind), leads_here);
-            let read_only = any(config.mounts().filter(|mount| mount.read_only), leads_here);
-            let is_writable = || is_given_writable(bundle, config, &stat).map_err(failed);
+            let is_bind = || any(config.mounts().filter(|mount| mount.is_bind), leads_here);
+            let read_only = || any(config.mounts().filter(|mount| mount.read_only), leads_here);
+            let is_writable = || is_given_writable(bundle, config, &stat);
             let spot = Spot::Mount {
-                is_ours: mount.is_tmpfs() && !is_hosts && !is_bind.map_err(failed)?,
+                is_ours: mount.is_tmpfs() && !is_hosts && !is_bind().map_err(failed)?,
                 read_only: mount.is_read_only()
-                    || read_only.map_err(failed)?
-                    || is_hosts && !is_writable()?,
+                    || read_only().map_err(failed)?
+                    || is_hosts && !is_writable().map_err(failed)?,
                 shared: mounted.is_shared,
             };
             (spot, Some((found, stat)))

@@ -214,18 +214,16 @@ fn bind(container: &Container, wish: &Wish, entry: &Entry, id: MachineId) -> sys
 
 /// A directory that something can be mounted on without anybody's notice.
 fn scaffold(container: &Container) -> sys::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let run = container
-        .run
-        .as_ref()
-        .map(|run| sys::open_at(run, ".", flags, 0));
-    let dev = container.rootfs.find("/dev")?.map(|(dev, _)| Ok(dev));
-    for directory in [run, dev].into_iter().flatten() {
-        let directory = directory?;
-        let stat = sys::stat(&directory)?;
-        if stat.kind == FileType::Directory && !container.is_shared(stat.mount)? {
-            return Ok(directory);
-        }
+    if let Some(run) = &container.run
+        && !container.is_shared(sys::stat(run)?.mount)?
+    {
+        return sys::open_at(run, ".", OFlags::PATH | OFlags::DIRECTORY, 0);
+    }
+    if let Some((dev, stat)) = container.rootfs.find("/dev")?
+        && stat.kind == FileType::Directory
+        && !container.is_shared(stat.mount)?
+    {
+        return Ok(dev);
     }
     Err(sys::Error::missing("move_mount", "/dev"))
 }

@@ -1,5 +1,5 @@
-//! Hosts on which nothing works: without descriptors, memory, /proc or standard streams, and with
-//! read-only hierarchies. The hook prepares the container as a whole, or says why not.
+//! Hosts on which nothing works: without descriptors, memory, room for mounts, /proc or standard streams,
+//! and with read-only hierarchies. The hook prepares the container as a whole, or says why not.
 
 use crate::bundle::Run;
 use crate::judge::differences;
