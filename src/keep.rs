@@ -12,6 +12,8 @@ use crate::sys::{self, FileType, Identity, OFlags, Resolve, Stat, attributes};
 
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 64 << 20;
+/// The way to a directory is gone anew, but for its last step, where the one before it was elsewhere.
+const MAX_LEVELS: usize = 256;
 
 /// A mount below the place, and where it was.
 pub(crate) struct HeldMount {
@@ -22,7 +24,7 @@ pub(crate) struct HeldMount {
 /// Why a place was not copied.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// More than 10 000 entries or 64 MiB, or than fits, or paths of more than 4 KiB.
+    /// More than 10 000 entries, 64 MiB or 256 levels, or than fits, or paths of more than 4 KiB.
     TooMuch,
     Call(sys::Error),
 }
@@ -41,8 +43,7 @@ struct Walk<'a> {
     mounts: Vec<HeldMount>,
     /// Each after the one that it is in.
     directories: Vec<Directory>,
-    /// The last whose subdirectories were opened. They come one after the other, and the way to one may
-    /// be two thousand names long.
+    /// The last whose subdirectories were opened: they come one after the other.
     parent: Option<(usize, Opened)>,
     /// Where the copies are of files that have more names than one.
     links: BTreeMap<Identity, (Parent, OsString)>,
@@ -157,6 +158,9 @@ impl Walk<'_> {
 
     fn directory(&mut self, of: Parent) -> Result<(), Failure> {
         let path = self.path(of);
+        if path.iter().count() > MAX_LEVELS {
+            return Err(Failure::TooMuch);
+        }
         let (from, into) = match of {
             Some(index) => self.open(index)?,
             None => open_both(self.from, self.into, &path)?,

@@ -86,7 +86,9 @@ impl fmt::Display for PlaceObstacle {
             Self::NotADirectory => "it is not a directory in the image",
             Self::ReadOnly => "the config mounts something on it, read-only",
             Self::Shared => "it is in a volume that is shared with the host",
-            Self::TooMuch => "the image has more in it than 10000 entries, 64 MiB or what fits",
+            Self::TooMuch => {
+                "the image has more in it than 10000 entries, 64 MiB, 256 levels or what fits"
+            }
         })
     }
 }
