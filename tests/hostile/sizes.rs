@@ -28,7 +28,7 @@ fn attributes(at: &Path, files: u32, each: u32) {
     }
 }
 
-const THINGS: [(&str, &str, Make, &[i32]); 9] = [
+const THINGS: [(&str, &str, Make, &[i32]); 11] = [
     (
         "9 000 files that have another name elsewhere, each with a path of 4 KB",
         "run/app",
@@ -53,13 +53,20 @@ const THINGS: [(&str, &str, Make, &[i32]); 9] = [
     (
         "1 900 levels, and 8 000 directories in the last",
         "run/app",
-        |at| {
-            let last = levels(at, 1900);
-            for number in 0..8000 {
-                mkdirat(&last, number.to_string(), Mode::RWXU).expect("a directory");
-            }
-        },
-        &[0, 65],
+        |at| directories(at, 1899, 8000, false),
+        &[65],
+    ),
+    (
+        "256 levels, the last two 4 500 times",
+        "run/app",
+        |at| directories(at, 253, 4500, true),
+        &[0],
+    ),
+    (
+        "257 levels",
+        "run/app",
+        |at| directories(at, 255, 1, false),
+        &[65],
     ),
     (
         "9 000 links of 4 KB",
@@ -123,6 +130,18 @@ const THINGS: [(&str, &str, Make, &[i32]); 9] = [
         &[0, 65],
     ),
 ];
+
+/// So many directories below that many levels, each perhaps with one in it.
+fn directories(at: &Path, below: u32, count: u32, with_another: bool) {
+    let last = levels(at, below);
+    for number in 0..count {
+        let name = number.to_string();
+        mkdirat(&last, &name, Mode::RWXU).expect("a directory");
+        if with_another {
+            mkdirat(&last, format!("{name}/d"), Mode::RWXU).expect("a directory");
+        }
+    }
+}
 
 /// So many directories, each in the one before; the last of them.
 fn levels(at: &Path, count: u32) -> OwnedFd {
