@@ -87,6 +87,7 @@ scenarios! {
     every_fault_with_systemd_252_is_told_and_leaves_nothing: PLAIN;
     every_fault_with_systemd_262_is_told_and_leaves_nothing: NEW;
     every_fault_in_a_user_namespace_is_told_and_leaves_nothing: USER;
+    every_fault_with_a_rootless_runtime_is_told_and_leaves_nothing: ROOTLESS;
     every_fault_with_much_to_keep_is_told_and_leaves_nothing: FULL;
     every_fault_on_a_read_only_root_is_told_and_leaves_nothing: READ_ONLY;
     every_fault_where_a_place_is_made_or_removed_is_told_and_leaves_nothing:

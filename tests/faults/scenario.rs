@@ -1,12 +1,13 @@
 //! The containers that faults are tried on: between them, the hook makes every call that it can make.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::fs::{XattrFlags, setxattr};
 use serde_json::json;
 
-use crate::bundle::Bundle;
-use crate::process::{Process, shell};
+use crate::bundle::{Bundle, hook};
+use crate::process::{Process, hierarchies, shell};
 
 /// One kind of container, host or stage.
 #[derive(Clone, Copy)]
@@ -22,9 +23,16 @@ pub(crate) struct Scenario {
     /// A shell script in the mount namespace that the hook is run in.
     pub(crate) host: &'static str,
     make: fn(&mut Bundle),
+    /// The hook is called by a user, whose container it is: by a rootless runtime that is in no user namespace.
+    pub(crate) is_rootless: bool,
     /// The faults are in the hook's run at poststop.
     pub(crate) is_poststop: bool,
 }
+
+/// How somebody becomes the user of a rootless runtime.
+pub(crate) const AS_USER: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+/// His copy of the hook, in the bundle: ours may be where he may not go.
+pub(crate) const HOOK: &str = "hook";
 
 const OWN: &str = "--mount --cgroup --propagation private";
 
@@ -36,6 +44,7 @@ pub(crate) const PLAIN: Scenario = Scenario {
     in_root: false,
     host: "",
     make: |_| {},
+    is_rootless: false,
     is_poststop: false,
 };
 
@@ -51,6 +60,12 @@ pub(crate) const USER: Scenario = Scenario {
     version: 262,
     unshare: "--user --map-root-user --mount --net --cgroup --propagation private",
     ..PLAIN
+};
+
+pub(crate) const ROOTLESS: Scenario = Scenario {
+    name: "a rootless runtime",
+    is_rootless: true,
+    ..USER
 };
 
 pub(crate) const FULL: Scenario = Scenario {
@@ -131,6 +146,14 @@ fn fill(bundle: &mut Bundle) {
     }
 }
 
+/// Make files in a directory the user's.
+fn give(directory: &Path, files: &str) {
+    shell(&format!(
+        "cd {}; chown 65534:65534 {files}",
+        directory.display()
+    ));
+}
+
 impl Scenario {
     /// A bundle and its process, the same every time but for the bundle's path and the process's number.
     pub(crate) fn start(&self) -> (Bundle, Process) {
@@ -148,6 +171,19 @@ impl Scenario {
         bundle.write_config();
         let process = if self.in_root {
             Process::start_in_root(&bundle, self.unshare)
+        } else if self.is_rootless {
+            fs::copy(hook().get_program(), bundle.path.join(HOOK)).expect("a copy of the hook");
+            give(&bundle.path, "-R .");
+            let unshare = format!("-- {AS_USER} unshare {}", self.unshare);
+            let process = Process::start_with(&bundle, &unshare, self.setup);
+            // What systemd delegates to a user; his limits are not among it.
+            for top in hierarchies() {
+                give(
+                    &top.join(&bundle.id),
+                    ". cgroup.procs $(ls cgroup.subtree_control cgroup.threads 2>/dev/null)",
+                );
+            }
+            process
         } else {
             Process::start_with(&bundle, self.unshare, self.setup)
         };

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::bundle::{Bundle, Run, hook, run};
+use crate::scenario::{self, Scenario};
 
 /// The first call that is the hook's own, and no loader's or language's: `process::settle`.
 const FIRST: &str = "prctl(PR_SET_DUMPABLE";
@@ -37,10 +38,15 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The hook behind this command; `host` is a shell script that is run before it, in a mount namespace
-/// of the hook's own.
-pub(crate) fn on_host(host: &str, before: &[&str]) -> Command {
-    let script = match host {
+/// The scenario's hook behind this command. `host`, after the scenario's own, is a shell script that is
+/// run before it, in a mount namespace of the hook's own.
+pub(crate) fn on_host(
+    scenario: &Scenario,
+    bundle: &Bundle,
+    host: &str,
+    before: &[&str],
+) -> Command {
+    let script = match &*format!("{}{host}", scenario.host) {
         "" => "exec \"$@\"".to_owned(),
         host => format!(
             "exec unshare --mount --propagation private sh -ec '{host}\n exec \"$@\"' sh \"$@\""
@@ -52,8 +58,13 @@ pub(crate) fn on_host(host: &str, before: &[&str]) -> Command {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .current_dir("/")
         .args(["-ec", &script, "sh"])
-        .args(before)
-        .arg(hook().get_program());
+        .args(before);
+    if scenario.is_rootless {
+        let user = scenario::AS_USER.split(' ');
+        command.args(user).arg(bundle.path.join(scenario::HOOK));
+    } else {
+        command.arg(hook().get_program());
+    }
     command
 }
 
@@ -89,11 +100,12 @@ fn shape(text: &str) -> (String, Option<String>) {
 }
 
 /// Run the hook under strace, with these arguments of it, and read what that wrote.
-fn trace(bundle: &Bundle, input: &[u8], host: &str, arguments: &[&str]) -> (Run, String) {
+fn trace(scenario: &Scenario, bundle: &Bundle, input: &[u8], arguments: &[&str]) -> (Run, String) {
     let file = bundle.path.join("trace");
     let to = file.to_str().expect("a path of the tests");
     let strace = ["strace", "-qq", "-f", "-y", "-o", to];
-    let ran = run(on_host(host, &[&strace, arguments].concat()), input);
+    let before = [&strace, arguments].concat();
+    let ran = run(on_host(scenario, bundle, "", &before), input);
     let text = fs::read(&file).expect("strace, which tests/lab/needs installs");
     (ran, String::from_utf8_lossy(&text).into_owned())
 }
@@ -107,8 +119,8 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Run the hook, and see what it calls.
-pub(crate) fn calls(bundle: &Bundle, input: &[u8], host: &str) -> (Run, Vec<Call>) {
-    let (ran, text) = trace(bundle, input, host, &[]);
+pub(crate) fn calls(scenario: &Scenario, bundle: &Bundle, input: &[u8]) -> (Run, Vec<Call>) {
+    let (ran, text) = trace(scenario, bundle, input, &[]);
     let mut calls: Vec<Call> = Vec::new();
     for text in lines(&text) {
         let name = text.split('(').next().unwrap_or_default();
@@ -125,9 +137,9 @@ pub(crate) fn calls(bundle: &Bundle, input: &[u8], host: &str) -> (Run, Vec<Call
 
 /// Run the hook with a fault in a call; whether it came to that.
 pub(crate) fn inject(
+    scenario: &Scenario,
     bundle: &Bundle,
     input: &[u8],
-    host: &str,
     call: &Call,
     fault: Fault,
 ) -> (Run, bool) {
@@ -143,7 +155,7 @@ pub(crate) fn inject(
     // The last makes it three times as fast; strace 6.1 sends no signals then.
     let arguments = [trace_only.as_str(), &inject, "--seccomp-bpf"];
     let count = arguments.len() - usize::from(matches!(fault, Fault::Kill));
-    let (ran, text) = trace(bundle, input, host, &arguments[..count]);
+    let (ran, text) = trace(scenario, bundle, input, &arguments[..count]);
     let hit = match fault {
         Fault::Error(_) => lines(&text).find(|line| line.contains("(INJECTED)")),
         Fault::Kill => lines(&text).nth(number - 1).filter(|_| ran.status == -1),

@@ -45,10 +45,7 @@ impl Trial {
 
     /// Run the hook on this host, behind this command.
     pub(crate) fn run(&self, scenario: &Scenario, host: &str, before: &[&str]) -> Run {
-        run(
-            on_host(&format!("{}{host}", scenario.host), before),
-            &self.input,
-        )
+        run(on_host(scenario, &self.bundle, host, before), &self.input)
     }
 
     /// End the process; the hook's next run is its last.
@@ -72,7 +69,7 @@ impl Trial {
 
     /// See what the hook does and calls if all goes well.
     pub(crate) fn run_clean(mut self, scenario: &Scenario) -> (Listing, Vec<Call>) {
-        let (ran, mut calls) = calls(&self.bundle, &self.input, scenario.host);
+        let (ran, mut calls) = calls(scenario, &self.bundle, &self.input);
         ran.assert_silent();
         calls.retain(|call| !is_of_another(&call.text, &self.bundle.id));
         let wanted = self.prepared();
@@ -91,7 +88,7 @@ impl Trial {
         let mut call = call.clone();
         for _ in 0..5 {
             let mut trial = Self::start(scenario);
-            let (ran, is_hit) = inject(&trial.bundle, &trial.input, scenario.host, &call, fault);
+            let (ran, is_hit) = inject(scenario, &trial.bundle, &trial.input, &call, fault);
             if !is_hit {
                 // Other containers on this host, whose places it looks at too, came or went.
                 trial.end(scenario, wanted);
