@@ -12,7 +12,7 @@ use crate::sys::{self, FileType, Identity, OFlags, Resolve, Stat, attributes};
 
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 64 << 20;
-/// The way to a directory is gone anew, but for its last step, where the one before it was elsewhere.
+/// A directory that is opened by its path costs a lookup for each.
 const MAX_LEVELS: usize = 256;
 
 /// A mount below the place, and where it was.

@@ -62,12 +62,7 @@ const THINGS: [(&str, &str, Make, &[i32]); 11] = [
         |at| directories(at, 253, 4500, true),
         &[0],
     ),
-    (
-        "257 levels",
-        "run/app",
-        |at| directories(at, 255, 1, false),
-        &[65],
-    ),
+    ("257 levels", "run/app", |at| drop(levels(at, 256)), &[65]),
     (
         "9 000 links of 4 KB",
         "run/app",
