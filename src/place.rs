@@ -9,9 +9,15 @@ use std::path::Path;
 use crate::cgroup::{Hierarchy, LEAF, TOP};
 use crate::sys::{self, FileType, OFlags, attributes};
 
-/// How many cgroups are removed in a round, and how often: systemd's own trees have some hundred. Of all
-/// containers that have ended without a poststop together, the next one removes a round's.
-const MAX_CGROUPS: usize = 10_000;
+/// How many cgroups are removed for a container that has ended, and how many at a start for all
+/// together that ended without a poststop: systemd's own trees have some hundred.
+const MAX_CGROUPS: usize = 1_000_000;
+const MAX_SWEPT: usize = 10_000;
+/// How many cgroups of a place are asked for a process, where the kernel does not tell it at once.
+const MAX_ASKED: usize = 10_000;
+/// How many names of a cgroup's children are read at a time.
+const MAX_NAMES: usize = 64;
+/// How often another hook may come in between while a place is removed.
 const MAX_ROUNDS: usize = 100;
 /// How often another hook's sweep may take away the place that was just made.
 const ATTEMPTS: usize = 5;
@@ -70,19 +76,22 @@ pub(crate) fn make(
 fn make_once(root: &OwnedFd, hierarchy: Hierarchy, id: &str, pid: i32) -> sys::Result<OwnedFd> {
     make_directory(root, TOP)?;
     let top = open(root, TOP)?;
-    let mut left = MAX_CGROUPS;
-    for dead in children(&top, left)?
+    let mut work = Work::of(MAX_SWEPT);
+    for dead in children(&top, MAX_SWEPT)?
         .iter()
         .filter(|name| name.as_os_str() != id)
     {
-        let removed = remove_once(&top, hierarchy, dead, &mut left);
+        if work.is_done() {
+            break;
+        }
+        let removed = remove_dead(&top, hierarchy, dead, &mut work);
         if let Err(error) = removed {
             log::info!("left: {TOP}/{}: {error}", dead.display());
         }
     }
     // Of an earlier container with this id, which has ended; or of one that lives, since ids are
     // unique to a runtime's state directory only.
-    remove_dead(&top, hierarchy, OsStr::new(id))?;
+    remove_dead(&top, hierarchy, OsStr::new(id), &mut Work::of(MAX_CGROUPS))?;
     sys::make_directory_at(&top, id, 0o755)?;
     let place = open(&top, id)?;
     join(&place, pid)?;
@@ -109,7 +118,7 @@ pub(crate) fn remove(root: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Res
         Err(error) if error.is_missing() => return Ok(Removal::Absent),
         top => top?,
     };
-    let removal = remove_dead(&top, hierarchy, OsStr::new(id))?;
+    let removal = remove_dead(&top, hierarchy, OsStr::new(id), &mut Work::of(MAX_CGROUPS))?;
     match sys::remove_directory_at(root, TOP) {
         Ok(()) => Ok(Removal::Last),
         Err(error) if error.is_in_use() || error.is_missing() => Ok(removal),
@@ -117,53 +126,106 @@ pub(crate) fn remove(root: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Res
     }
 }
 
-/// Remove a tree of cgroups, unless a process is left in it.
-fn remove_dead(top: &OwnedFd, hierarchy: Hierarchy, name: &OsStr) -> sys::Result<Removal> {
-    let mut round = 1;
-    loop {
-        match remove_once(top, hierarchy, name, &mut { MAX_CGROUPS }) {
-            // A container may have left more than a round takes. Another hook that sweeps here too
-            // takes away what is about to be looked at, or hides its neighbours from the list: what
-            // is left is looked at again.
-            Err(error)
-                if round < MAX_ROUNDS
-                    && (error.is_in_use() || error.is_missing() || error.is_no_device()) =>
-            {
-                round += 1;
-            }
-            removal => return removal,
+/// How many cgroups may still be asked for a process, and removed.
+struct Work {
+    asked: usize,
+    removed: usize,
+}
+
+impl Work {
+    fn of(cgroups: usize) -> Work {
+        Work {
+            asked: cgroups,
+            removed: cgroups,
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.asked == 0 || self.removed == 0
     }
 }
 
-/// One round: what is below the place, and the place if that was all.
-fn remove_once(
+/// Remove a place and all below it, unless a process is left there.
+fn remove_dead(
     top: &OwnedFd,
     hierarchy: Hierarchy,
     name: &OsStr,
-    left: &mut usize,
+    work: &mut Work,
 ) -> sys::Result<Removal> {
     let tree = match open(top, name) {
         Err(error) if error.is_missing() => return Ok(Removal::Absent),
         tree => tree?,
     };
-    if is_populated(&tree, hierarchy, *left)? {
-        return Ok(Removal::Populated);
-    }
-    walk(&tree, left, |parent, name| {
-        match sys::remove_directory_at(parent, name) {
-            Err(error) if !error.is_in_use() => Err(error),
-            _ => Ok(()),
+    let mut round = 0;
+    loop {
+        match sys::remove_directory_at(top, name) {
+            Err(error) if error.is_in_use() && round < MAX_ROUNDS && !work.is_done() => {
+                round += 1;
+            }
+            Err(error) if !error.is_missing() => return Err(error),
+            _ => return Ok(Removal::Removed),
         }
-    })?;
-    match sys::remove_directory_at(top, name) {
-        Err(error) if !error.is_missing() => Err(error),
-        _ => Ok(Removal::Removed),
+        match remove_below(&tree, hierarchy, work) {
+            Ok(Removal::Populated) => return Ok(Removal::Populated),
+            // Another hook that removes here too takes away what is about to be looked at, or hides
+            // its neighbours from the list: what is left is looked at again.
+            Err(error) if !error.is_missing() && !error.is_no_device() => return Err(error),
+            _ => {}
+        }
     }
 }
 
+/// Remove what is below a place, the deepest first, unless a process is left there. However many they
+/// are, deep, and long their names, it holds a descriptor and a few names.
+fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy, work: &mut Work) -> sys::Result<Removal> {
+    if is_populated(tree, hierarchy, &mut work.asked)? {
+        return Ok(Removal::Populated);
+    }
+    let mut here = open(tree, ".")?;
+    let mut depth = 0_usize;
+    let mut came_down = false;
+    while work.removed > 0 {
+        let names = children(&here, MAX_NAMES)?;
+        if names.is_empty() {
+            if came_down && is_populated(&here, hierarchy, &mut work.asked)? {
+                return Ok(Removal::Populated);
+            }
+            // All are gone; or another hook took what this one was in use for.
+            if depth == 0 || came_down {
+                break;
+            }
+            here = open(&here, "..")?;
+            depth -= 1;
+            continue;
+        }
+        let kept = remove_each(&here, names, &mut work.removed)?;
+        came_down = kept.is_some();
+        if let Some(name) = kept {
+            here = open(&here, name)?;
+            depth += 1;
+        }
+    }
+    Ok(Removal::Removed)
+}
+
+/// Remove cgroups up to the first that is in use, and say which that is.
+fn remove_each(
+    parent: &OwnedFd,
+    names: Vec<OsString>,
+    left: &mut usize,
+) -> sys::Result<Option<OsString>> {
+    for name in names {
+        match sys::remove_directory_at(parent, &name) {
+            Err(error) if error.is_in_use() => return Ok(Some(name)),
+            Err(error) if !error.is_missing() => return Err(error),
+            _ => *left = left.saturating_sub(1),
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a process lives in a cgroup or below it.
-fn is_populated(tree: &OwnedFd, hierarchy: Hierarchy, mut left: usize) -> sys::Result<bool> {
+fn is_populated(tree: &OwnedFd, hierarchy: Hierarchy, asked: &mut usize) -> sys::Result<bool> {
     let read = |cgroup: &OwnedFd, file: &str| {
         sys::read_up_to(sys::open_at(cgroup, file, OFlags::RDONLY, 0)?, 4096, file)
     };
@@ -173,45 +235,34 @@ fn is_populated(tree: &OwnedFd, hierarchy: Hierarchy, mut left: usize) -> sys::R
             .split(|byte| *byte == b'\n')
             .any(|line| line == b"populated 0"));
     }
-    // Version 1 has no such file: each is asked.
-    let mut is_populated = !read(tree, "cgroup.procs")?.is_empty();
-    walk(tree, &mut left, |parent, name| {
-        is_populated = is_populated || !read(&open(parent, name)?, "cgroup.procs")?.is_empty();
-        Ok(())
-    })?;
-    Ok(is_populated)
-}
-
-/// Visit the cgroups below one, each by its name in its parent and after those below itself; not more
-/// than are `left`. However deep they are and long their names, it holds one descriptor and the names
-/// that it has still to go to.
-fn walk(
-    tree: &OwnedFd,
-    left: &mut usize,
-    mut visit: impl FnMut(&OwnedFd, &OsStr) -> sys::Result<()>,
-) -> sys::Result<()> {
-    let mut list = |cgroup: &OwnedFd| -> sys::Result<Vec<OsString>> {
-        // Half of them at most, so that there are some for what is below.
-        let names = children(cgroup, left.div_ceil(2))?;
-        *left -= names.len();
-        Ok(names)
-    };
+    // Version 1 has no such file: each is asked, down to where there are too many.
+    let mut left = MAX_ASKED;
     let mut here = open(tree, ".")?;
-    // The way down: on each level what is still to be visited, of which the last is gone into.
-    let mut way = vec![list(&here)?];
-    while let Some(names) = way.last_mut() {
-        if let Some(name) = names.last() {
-            here = open(&here, name)?;
-            way.push(list(&here)?);
-            continue;
+    // The way down: on each level what is still to be asked.
+    let mut way = Vec::new();
+    loop {
+        *asked = asked.saturating_sub(1);
+        if !read(&here, "cgroup.procs")?.is_empty() {
+            return Ok(true);
         }
-        way.pop();
-        if let Some(name) = way.last_mut().and_then(Vec::pop) {
-            here = open(&here, "..")?;
-            visit(&here, &name)?;
-        }
+        // Half of them at most, so that there are some for what is below.
+        let names = children(&here, left.div_ceil(2))?;
+        left -= names.len();
+        way.push(names);
+        let next = loop {
+            let Some(names) = way.last_mut() else {
+                return Ok(false);
+            };
+            if let Some(name) = names.pop() {
+                break name;
+            }
+            way.pop();
+            if !way.is_empty() {
+                here = open(&here, "..")?;
+            }
+        };
+        here = open(&here, next)?;
     }
-    Ok(())
 }
 
 /// The names of the cgroups in one, but not more than `limit`.

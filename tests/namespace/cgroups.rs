@@ -189,6 +189,24 @@ fn removes_cgroups_of_any_depth() {
     }
 }
 
+/// Not on cgroup2, where the kernel takes minutes to make them.
+#[test]
+#[ignore = "needs root: make test"]
+fn removes_a_chain_of_more_cgroups_than_it_holds_names() {
+    let (bundle, process) = prepared(252);
+    let [place] = &places(&bundle)[..] else {
+        panic!("not one place")
+    };
+    let mut last = OwnedFd::from(File::open(place).expect("the place"));
+    for _ in 0..10_500 {
+        mkdirat(&last, "d", Mode::RWXU).expect("a cgroup");
+        last = openat(&last, "d", OFlags::DIRECTORY, Mode::empty()).expect("it");
+    }
+    drop((process, last));
+    bundle.clean_up().assert_silent();
+    assert!(!place.exists());
+}
+
 #[test]
 #[ignore = "needs root: make test"]
 fn removes_a_place_that_others_remove_at_the_same_time() {
