@@ -31,8 +31,13 @@ pub(crate) fn make_leaf(own: &OwnedFd, pid: i32, enable_controllers: bool) -> sy
     let leaf = open(own, LEAF)?;
     join(&leaf, pid)?;
     if enable_controllers {
-        let enabled = enable(own);
-        enabled.unwrap_or_else(|error| log::warn!("systemd has no controllers: {error}"));
+        match enable(own) {
+            // Not the caller's to enable, or somebody else is in P too: the limits of P hold all the same.
+            Err(error) if error.is_forbidden() || error.is_busy() => {
+                log::warn!("systemd has no controllers: {error}");
+            }
+            enabled => enabled?,
+        }
     }
     Ok(leaf)
 }

@@ -15,6 +15,7 @@ read | </proc/ | ESRCH
 pread64 | | EIO EINTR
 write | | EIO ENOSPC EINTR
 write | cgroup.procs | ESRCH EACCES EBUSY
+write | cgroup.subtree_control | EACCES EBUSY ENOENT EOPNOTSUPP
 statx | | ENOSYS EIO EACCES ENOMEM
 fstatfs | | EIO ENOSYS EACCES
 getdents64 | | EIO
@@ -92,6 +93,10 @@ socket | AF_UNIX | EMFILE EACCES | | the host's log is a courtesy
 ioctl | FIONBIO | ENOTTY | | the host's log is a courtesy
 connect | /dev/log | ECONNREFUSED EACCES | | the host's log is a courtesy
 sendto | | EAGAIN ENOBUFS ECONNREFUSED | | the host's log is a courtesy
+write | <socket: | EIO ENOSPC EINTR | | the host's log is a courtesy
+openat | cgroup.controllers | EACCES | 0:: | limits that are not the caller's stay the host's
+openat | cgroup.subtree_control | EACCES | 0:: | limits that are not the caller's stay the host's
+write | cgroup.subtree_control | EACCES EBUSY | 0:: | a cgroup whose limits are another's, or that has a process besides
 setgroups | | EPERM | | denied in a rootless user namespace; the groups are the caller's own
 fsconfig | | EBUSY | | a hierarchy that is about to go: tried again
 unlinkat | AT_REMOVEDIR | EBUSY | | a cgroup that dies late: tried again
