@@ -19,6 +19,8 @@ const MAX_ASKED: usize = 10_000;
 const MAX_NAMES: usize = 64;
 /// How often another hook may come in between while a place is removed.
 const MAX_ROUNDS: usize = 100;
+/// How often a cgroup may be in use, and then for nothing that can be seen.
+const MAX_MISSED: usize = 1000;
 /// How often another hook's sweep may take away the place that was just made.
 const ATTEMPTS: usize = 5;
 /// The files of a cgroup that go with its delegation, one a line (cgroups(7)).
@@ -86,9 +88,6 @@ fn make_once(root: &OwnedFd, hierarchy: Hierarchy, id: &str, pid: i32) -> sys::R
         .iter()
         .filter(|name| name.as_os_str() != id)
     {
-        if work.is_done() {
-            break;
-        }
         let removed = remove_dead(&top, hierarchy, dead, &mut work);
         if let Err(error) = removed {
             log::info!("left: {TOP}/{}: {error}", dead.display());
@@ -157,12 +156,13 @@ fn remove_dead(
     name: &OsStr,
     work: &mut Work,
 ) -> sys::Result<Removal> {
-    let tree = match open(top, name) {
-        Err(error) if error.is_missing() => return Ok(Removal::Absent),
-        tree => tree?,
-    };
     let mut round = 0;
     loop {
+        // Another hook may have removed it and made it anew.
+        let tree = match open(top, name) {
+            Err(error) if error.is_missing() => return Ok(Removal::Absent),
+            tree => tree?,
+        };
         match sys::remove_directory_at(top, name) {
             Err(error) if error.is_in_use() && round < MAX_ROUNDS && !work.is_done() => {
                 round += 1;
@@ -181,7 +181,7 @@ fn remove_dead(
 }
 
 /// Remove what is below a place, the deepest first, unless a process is left there. However many they
-/// are, deep, and long their names, it holds a descriptor and a few names.
+/// are, deep, and long their names, the removal holds a descriptor and a few names.
 fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy, work: &mut Work) -> sys::Result<Removal> {
     if is_populated(tree, hierarchy, &mut work.asked)? {
         return Ok(Removal::Populated);
@@ -189,25 +189,41 @@ fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy, work: &mut Work) -> sys::R
     let mut here = open(tree, ".")?;
     let mut depth = 0_usize;
     let mut came_down = false;
+    let mut missed = 0;
     while work.removed > 0 {
         let names = children(&here, MAX_NAMES)?;
         if names.is_empty() {
-            if came_down && is_populated(&here, hierarchy, &mut work.asked)? {
-                return Ok(Removal::Populated);
+            if came_down {
+                match is_populated(&here, hierarchy, &mut work.asked) {
+                    Ok(true) => return Ok(Removal::Populated),
+                    Err(error) if !error.is_missing() && !error.is_no_device() => {
+                        return Err(error);
+                    }
+                    // Another hook took what it was in use for, or it; or a process that dies is
+                    // not listed any more.
+                    _ if missed < MAX_MISSED => missed += 1,
+                    _ => return Ok(Removal::Populated),
+                }
             }
-            // All are gone; or another hook took what this one was in use for.
-            if depth == 0 || came_down {
+            if depth == 0 {
                 break;
             }
             here = open(&here, "..")?;
             depth -= 1;
+            came_down = false;
             continue;
         }
-        let kept = remove_each(&here, names, &mut work.removed)?;
-        came_down = kept.is_some();
-        if let Some(name) = kept {
-            here = open(&here, name)?;
-            depth += 1;
+        came_down = false;
+        let Some(name) = remove_each(&here, names, &mut work.removed)? else {
+            continue;
+        };
+        match open(&here, name) {
+            Err(error) if error.is_missing() => work.removed = work.removed.saturating_sub(1),
+            child => {
+                here = child?;
+                depth += 1;
+                came_down = true;
+            }
         }
     }
     Ok(Removal::Removed)
@@ -240,7 +256,8 @@ fn is_populated(tree: &OwnedFd, hierarchy: Hierarchy, asked: &mut usize) -> sys:
             .split(|byte| *byte == b'\n')
             .any(|line| line == b"populated 0"));
     }
-    // Version 1 has no such file: each is asked, down to where there are too many.
+    // Version 1 has no such file: each is asked, but not more than some. A container that hides its
+    // processes behind these counts as dead, and loses empty cgroups of its own.
     let mut left = MAX_ASKED;
     let mut here = open(tree, ".")?;
     // The way down: on each level what is still to be asked.
