@@ -17,7 +17,7 @@ const MAX_SWEPT: usize = 10_000;
 const MAX_ASKED: usize = 10_000;
 /// How many names of a cgroup's children are read at a time.
 const MAX_NAMES: usize = 64;
-/// How often another hook may come in between while a place is removed.
+/// How often a place is gone through, where another hook comes in between.
 const MAX_ROUNDS: usize = 100;
 /// How often a cgroup may be in use, and then for nothing that can be seen.
 const MAX_MISSED: usize = 1000;
@@ -72,7 +72,7 @@ pub(crate) fn make(
     loop {
         match make_once(root, hierarchy, id, pid) {
             // Another hook's sweep came between two of our calls.
-            Err(error) if attempt < ATTEMPTS && (error.is_missing() || error.is_no_device()) => {
+            Err(error) if attempt < ATTEMPTS && error.is_gone() => {
                 attempt += 1;
             }
             made => return made,
@@ -171,20 +171,20 @@ fn remove_dead(
             _ => return Ok(Removal::Removed),
         }
         match remove_below(&tree, hierarchy, work) {
-            Ok(Removal::Populated) => return Ok(Removal::Populated),
+            Ok(true) => return Ok(Removal::Populated),
             // Another hook that removes here too takes away what is about to be looked at, or hides
             // its neighbours from the list: what is left is looked at again.
-            Err(error) if !error.is_missing() && !error.is_no_device() => return Err(error),
+            Err(error) if !error.is_gone() => return Err(error),
             _ => {}
         }
     }
 }
 
-/// Remove what is below a place, the deepest first, unless a process is left there. However many they
-/// are, deep, and long their names, the removal holds a descriptor and a few names.
-fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy, work: &mut Work) -> sys::Result<Removal> {
+/// Remove what is below a place, the deepest first, unless a process is left there: say whether one is.
+/// However many they are, deep, and long their names, the removal holds a descriptor and a few names.
+fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy, work: &mut Work) -> sys::Result<bool> {
     if is_populated(tree, hierarchy, &mut work.asked)? {
-        return Ok(Removal::Populated);
+        return Ok(true);
     }
     let mut here = open(tree, ".")?;
     let mut depth = 0_usize;
@@ -195,14 +195,12 @@ fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy, work: &mut Work) -> sys::R
         if names.is_empty() {
             if came_down {
                 match is_populated(&here, hierarchy, &mut work.asked) {
-                    Ok(true) => return Ok(Removal::Populated),
-                    Err(error) if !error.is_missing() && !error.is_no_device() => {
-                        return Err(error);
-                    }
+                    Ok(true) => return Ok(true),
+                    Err(error) if !error.is_gone() => return Err(error),
                     // Another hook took what it was in use for, or it; or a process that dies is
                     // not listed any more.
                     _ if missed < MAX_MISSED => missed += 1,
-                    _ => return Ok(Removal::Populated),
+                    _ => return Ok(true),
                 }
             }
             if depth == 0 {
@@ -226,7 +224,7 @@ fn remove_below(tree: &OwnedFd, hierarchy: Hierarchy, work: &mut Work) -> sys::R
             }
         }
     }
-    Ok(Removal::Removed)
+    Ok(false)
 }
 
 /// Remove cgroups up to the first that is in use, and say which that is.

@@ -112,8 +112,9 @@ impl Error {
     }
 
     /// A cgroup that is being removed answers so.
-    pub(crate) fn is_no_device(&self) -> bool {
-        self.is(rustix::io::Errno::NODEV)
+    /// Not there any more: ENODEV is what a file of a removed cgroup says that was open.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_missing() || self.is(rustix::io::Errno::NODEV)
     }
 
     pub(crate) fn is_busy(&self) -> bool {
