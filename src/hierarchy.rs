@@ -4,9 +4,9 @@
 use std::os::fd::OwnedFd;
 
 use crate::cgroup::Hierarchy;
-use crate::place::{self, Removal};
 use crate::proc;
 use crate::process::{self, Namespace};
+use crate::removal::{self, Removal};
 use crate::sys::mount::{Attributes, Context};
 use crate::sys::{self, OFlags};
 
@@ -132,7 +132,7 @@ pub(crate) fn clean_up(
         let root = made.as_ref().or(host.mounted());
         let remove = || {
             root.map_or(Ok(Removal::Absent), |root| {
-                place::remove(root, hierarchy, id)
+                removal::remove(root, hierarchy, id)
             })
         };
         let mut removal = remove()?;

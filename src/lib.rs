@@ -13,7 +13,7 @@
 //! 7. [`apply`]: the steps, done ([`keep`] saves what is covered, [`mod@run`] writes on the tmpfs,
 //!    [`tree`] and [`place`] make the cgroup tree, [`seed`] writes the machine ID).
 //!
-//! At poststop only [`hierarchy`] has something to do: what [`place`] made is removed.
+//! At poststop only [`hierarchy`] has something to do: what [`place`] made is removed ([`removal`]).
 //!
 //! A container that is not systemd's leaves this way at the first step that can tell. Below it all
 //! are [`sys`] and [`process`], the kernel's calls, [`proc`], its texts, and [`rootfs`], paths inside
@@ -42,6 +42,7 @@ mod place;
 mod plan;
 mod proc;
 mod process;
+mod removal;
 mod rootfs;
 mod run;
 mod seed;
@@ -178,19 +179,17 @@ fn clean_up(id: &str) -> Result<(), Error> {
         return Ok(());
     }
     let layout = host::layout().map_err(failed)?;
+    let mut result = Ok(());
     for hierarchy in [Hierarchy::Named, Hierarchy::Unified] {
         let mount_point = hierarchy.host_mount_point(layout);
         match hierarchy::clean_up(hierarchy, mount_point, id) {
+            Ok(removal) => info!("{hierarchy}: {removal:?}"),
             // Nor could it have made one.
             Err(error) if error.is_forbidden() => info!("{hierarchy}: left alone: {error}"),
-            removal => {
-                // Not as the argument of the macro, which looks at it only if somebody listens.
-                let removal = removal.map_err(failed)?;
-                info!("{hierarchy}: {removal:?}");
-            }
+            Err(error) => result = result.and(Err(failed(error))),
         }
     }
-    Ok(())
+    result
 }
 
 /// What the hook cannot do for this systemd, and the user can.

@@ -111,7 +111,6 @@ impl Error {
         self.is(rustix::io::Errno::LOOP)
     }
 
-    /// A cgroup that is being removed answers so.
     /// Not there any more: ENODEV is what a file of a removed cgroup says that was open.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_missing() || self.is(rustix::io::Errno::NODEV)

@@ -136,6 +136,12 @@ pub(crate) fn open_at(
     .named("openat", name)
 }
 
+/// Open a directory by its name in another, for reading.
+pub(crate) fn open_directory_at(dir: impl AsFd, name: impl AsRef<Path>) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    open_at(dir, name, flags, 0)
+}
+
 /// Create a file that has no name yet, in the file system of a directory, for writing.
 pub(crate) fn create_unnamed(dir: impl AsFd, mode: u32) -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;

@@ -100,6 +100,9 @@ write | cgroup.subtree_control | EACCES EBUSY | 0:: | a cgroup whose limits are 
 setgroups | | EPERM | | denied in a rootless user namespace; the groups are the caller's own
 fsconfig | | EBUSY | | a hierarchy that is about to go: tried again
 unlinkat | AT_REMOVEDIR | EBUSY | | a cgroup that dies late: tried again
+openat | oci-systemd-hook>, \".\" | EMFILE EACCES ENOMEM EIO | | what others left is the next one's to sweep
+fcntl | oci-systemd-hook>, F_GETFL | EINVAL | | what others left is the next one's to sweep
+getdents64 | oci-systemd-hook>, | EIO | | what others left is the next one's to sweep
 statx | STATX_ALL | ENOSYS EIO EACCES ENOMEM | | std looks how to copy best; it then copies plainly
 copy_file_range | | EXDEV EINTR | | copied plainly
 fchown | | EINVAL | run/app | an owner that is not mapped: it is root's then

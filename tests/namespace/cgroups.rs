@@ -29,6 +29,21 @@ fn places(bundle: &Bundle) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The one that it has.
+#[track_caller]
+fn place(bundle: &Bundle) -> PathBuf {
+    let mut places = places(bundle);
+    assert_eq!(places.len(), 1, "{places:?}");
+    places.remove(0)
+}
+
+/// The cgroups in one, as they are listed.
+fn below(cgroup: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cgroup).expect("a cgroup").flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.is_dir()).collect()
+}
+
 fn poststop(id: &str) {
     let state = json!({ "id": id, "status": "stopped", "pid": 0 });
     run(hook(), state.to_string().as_bytes()).assert_silent();
@@ -53,9 +68,7 @@ fn makes_a_place_and_removes_it_at_poststop_however_often_that_comes() {
     };
     for version in versions {
         let (bundle, process) = prepared(*version);
-        let [place] = &places(&bundle)[..] else {
-            panic!("not one place for {version}")
-        };
+        let place = place(&bundle);
         let members = fs::read_to_string(place.join("cgroup.procs")).expect("its processes");
         assert_eq!(members, format!("{}\n", process.pid()));
         // What systemd leaves behind when it is killed.
@@ -75,9 +88,7 @@ fn makes_a_place_and_removes_it_at_poststop_however_often_that_comes() {
 #[ignore = "needs root: make test"]
 fn sweeps_away_what_a_poststop_that_never_came_has_left_and_nothing_else() {
     let (left, process) = prepared(252);
-    let [place] = &places(&left)[..] else {
-        panic!("not one place")
-    };
+    let place = place(&left);
     let (alive, living) = prepared(252);
     let others = place
         .parent()
@@ -155,9 +166,7 @@ fn gives_no_container_the_place_of_one_that_lives() {
 #[ignore = "needs root: make test"]
 fn removes_any_number_of_cgroups_that_a_container_left() {
     let (bundle, process) = prepared(252);
-    let [place] = &places(&bundle)[..] else {
-        panic!("not one place")
-    };
+    let place = place(&bundle);
     crate::process::shell(&format!(
         "cd {}; mkdir -p a/b; cd a/b; seq 10500 | xargs mkdir",
         place.display()
@@ -173,11 +182,9 @@ fn removes_any_number_of_cgroups_that_a_container_left() {
 fn removes_cgroups_of_any_depth() {
     for version in [252, 262] {
         let (bundle, process) = prepared(version);
-        let [place] = &places(&bundle)[..] else {
-            panic!("not one place")
-        };
+        let place = place(&bundle);
         let name = "n".repeat(250);
-        let mut last = OwnedFd::from(File::open(place).expect("the place"));
+        let mut last = OwnedFd::from(File::open(&place).expect("the place"));
         for _ in 0..20 {
             mkdirat(&last, "beside", Mode::RWXU).expect("a cgroup");
             mkdirat(&last, &name, Mode::RWXU).expect("a cgroup");
@@ -194,10 +201,8 @@ fn removes_cgroups_of_any_depth() {
 #[ignore = "needs root: make test"]
 fn removes_a_chain_of_more_cgroups_than_it_holds_names() {
     let (bundle, process) = prepared(252);
-    let [place] = &places(&bundle)[..] else {
-        panic!("not one place")
-    };
-    let mut last = OwnedFd::from(File::open(place).expect("the place"));
+    let place = place(&bundle);
+    let mut last = OwnedFd::from(File::open(&place).expect("the place"));
     for _ in 0..10_500 {
         mkdirat(&last, "d", Mode::RWXU).expect("a cgroup");
         last = openat(&last, "d", OFlags::DIRECTORY, Mode::empty()).expect("it");
@@ -210,19 +215,108 @@ fn removes_a_chain_of_more_cgroups_than_it_holds_names() {
 #[test]
 #[ignore = "needs root: make test"]
 fn removes_a_place_that_others_remove_at_the_same_time() {
-    let bundle = Bundle::new();
-    for (top, names) in tops().iter().flat_map(|top| [(top, ""), (top, "/x/y")]) {
-        let place = top.join(&bundle.id);
+    for (version, names) in [(252, ""), (252, "/x/y"), (262, ""), (262, "/x/y")] {
+        let (bundle, process) = prepared(version);
+        let place = place(&bundle);
         crate::process::shell(&format!(
-            "mkdir -p {0}; cd {0}; seq -f %g{names} 3000 | xargs mkdir -p",
+            "cd {}; seq -f %g{names} 3000 | xargs mkdir -p",
             place.display()
         ));
+        drop(process);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| bundle.clean_up().assert_silent());
             }
         });
         assert!(!place.exists());
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn takes_no_cgroup_of_a_living_container_however_many_it_has() {
+    let (bundle, process) = prepared(252);
+    let place = place(&bundle);
+    crate::process::shell(&format!("cd {}; seq 10500 | xargs mkdir", place.display()));
+    let before = below(&place);
+    let last = before.last().expect("cgroups");
+    fs::write(last.join("cgroup.procs"), process.pid().to_string()).expect("its process moves");
+
+    let (next, other) = prepared(252);
+    assert_eq!(below(&place).len(), before.len());
+    let mut same = Bundle::with_systemd(252);
+    let third = Process::start_in_root(&same, IN_THE_ROOT);
+    same.id.clone_from(&bundle.id);
+    same.prepare(third.pid())
+        .assert_fails(71, &["cgroup of its own", "EEXIST"]);
+    assert_eq!(below(&place).len(), before.len());
+    drop((process, other, third));
+    for bundle in [bundle, next] {
+        bundle.clean_up().assert_silent();
+        assert_eq!(places(&bundle), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn sweeps_away_a_part_at_each_start_of_what_is_very_much() {
+    let (left, process) = prepared(262);
+    let place = place(&left);
+    crate::process::shell(&format!("cd {}; seq 35000 | xargs mkdir", place.display()));
+    drop(process);
+    let mut starts = 0;
+    while place.exists() {
+        assert!(starts < 10, "{} are there still", below(&place).len());
+        let (next, process) = prepared(262);
+        starts += 1;
+        drop(process);
+        next.clean_up().assert_silent();
+    }
+    // Tests that run at the same time take some of it too.
+    assert!(starts > 1);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn makes_a_place_while_others_are_made_and_removed() {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let (bundle, process) = prepared(252);
+                    assert_eq!(places(&bundle).len(), 1);
+                    drop(process);
+                    bundle.clean_up().assert_silent();
+                    assert_eq!(places(&bundle), [] as [PathBuf; 0]);
+                }
+            });
+        }
+    });
+}
+
+/// The poststop of a container may still be at work when the next of its id starts.
+#[test]
+#[ignore = "needs root: make test"]
+fn makes_a_place_while_that_of_its_id_is_removed() {
+    for version in [252, 262].repeat(5) {
+        let (left, process) = prepared(version);
+        crate::process::shell(&format!(
+            "cd {}; seq -f %g/x/y 300 | xargs mkdir -p",
+            place(&left).display()
+        ));
+        drop(process);
+        let mut bundle = Bundle::with_systemd(version);
+        bundle.id.clone_from(&left.id);
+        let process = Process::start_in_root(&bundle, IN_THE_ROOT);
+        std::thread::scope(|scope| {
+            scope.spawn(|| poststop(&left.id));
+            bundle.prepare(process.pid()).assert_silent();
+        });
+        let members = fs::read_to_string(place(&bundle).join("cgroup.procs")).expect("a place");
+        assert_eq!(members, format!("{}\n", process.pid()));
+        drop(process);
+        bundle.clean_up().assert_silent();
+        assert_eq!(places(&bundle), [] as [PathBuf; 0]);
     }
 }
 

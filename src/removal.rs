@@ -1,0 +1,262 @@
+//! Removing the places of containers that have ended, with all that their systemds left in them. Nothing
+//! that the hook did not make is removed, and nothing in which a process lives.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+
+use crate::cgroup::{Hierarchy, TOP};
+use crate::sys::{self, FileType, OFlags};
+
+/// How many cgroups are removed of one container, and how deep they are looked for.
+const MAX_CGROUPS: usize = 1_000_000;
+/// How many are looked at or removed at a start, for all containers together that ended without a
+/// poststop: systemd's own trees have some hundred.
+const MAX_SWEPT: usize = 10_000;
+/// How many cgroups of a place are asked for a process, where the kernel does not tell it at once.
+const MAX_ASKED: usize = 10_000;
+/// How many names of a cgroup's children are read at a time.
+const MAX_NAMES: usize = 64;
+/// How often a place is gone through, where another hook comes in between.
+const MAX_ROUNDS: usize = 100;
+/// How often a cgroup may be in use, and then for nothing that can be seen.
+const MAX_MISSED: usize = 1000;
+
+/// What became of a container's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// There was none.
+    Absent,
+    /// Some process lives in it.
+    Populated,
+    /// It is gone, and others are there still.
+    Removed,
+    /// It was the last of all.
+    Last,
+}
+
+/// Remove the place of the container `id`, of which its runtime says that it has ended, and what is
+/// above it if that was the last.
+pub(crate) fn remove(root: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Result<Removal> {
+    let top = match sys::open_directory_at(root, TOP) {
+        Err(error) if error.is_missing() => return Ok(Removal::Absent),
+        top => top?,
+    };
+    let mut remover = Remover {
+        hierarchy,
+        has_ended: true,
+        left: MAX_CGROUPS,
+    };
+    let removal = remover.remove(&top, OsStr::new(id))?;
+    match sys::remove_directory_at(root, TOP) {
+        Ok(()) => Ok(Removal::Last),
+        Err(error) if error.is_in_use() || error.is_missing() => Ok(removal),
+        Err(error) => Err(error),
+    }
+}
+
+/// Remove the place of an earlier container with this id. It may be one that lives, since ids are
+/// unique to a runtime's state directory only.
+pub(crate) fn make_room(top: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Result<()> {
+    let mut remover = Remover {
+        hierarchy,
+        has_ended: false,
+        left: MAX_CGROUPS,
+    };
+    remover.remove(top, OsStr::new(id)).map(drop)
+}
+
+/// Remove the places of containers that ended without a poststop; that of `id` is in use.
+pub(crate) fn sweep(top: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Result<()> {
+    let mut remover = Remover {
+        hierarchy,
+        has_ended: false,
+        left: MAX_SWEPT,
+    };
+    for place in children(top)? {
+        let place = place?;
+        if place == id {
+            continue;
+        }
+        if let Err(error) = remover.remove(top, &place) {
+            log::info!("left: {TOP}/{}: {error}", place.display());
+        }
+        if remover.left == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What removes places of a hierarchy.
+struct Remover {
+    hierarchy: Hierarchy,
+    /// Their containers are known to have ended: what is too much to be asked for a process has none.
+    has_ended: bool,
+    /// How many cgroups may still be looked at or removed.
+    left: usize,
+}
+
+impl Remover {
+    /// Remove a place and all below it, unless a process lives there.
+    fn remove(&mut self, top: &OwnedFd, name: &OsStr) -> sys::Result<Removal> {
+        let mut round = 0;
+        loop {
+            // Another hook may have removed it and made it anew.
+            let place = match sys::open_directory_at(top, name) {
+                Err(error) if error.is_missing() => return Ok(Removal::Absent),
+                place => place?,
+            };
+            match sys::remove_directory_at(top, name) {
+                Err(error) if error.is_in_use() && round < MAX_ROUNDS && self.left > 0 => {
+                    round += 1;
+                }
+                Err(error) if !error.is_missing() => return Err(error),
+                _ => return Ok(Removal::Removed),
+            }
+            // Not asked before: one that is being made has no process at first, and cgroups in it next.
+            match self.remove_below(&place) {
+                Ok(true) => return Ok(Removal::Populated),
+                // Another hook that removes here too takes away what is about to be looked at, or
+                // hides its neighbours from the list: what is left is looked at again.
+                Err(error) if !error.is_gone() => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Remove what is below a place, the deepest first, unless a process lives there: say whether one
+    /// does. However many they are, deep, and long their names, it holds a descriptor and a few names.
+    fn remove_below(&mut self, place: &OwnedFd) -> sys::Result<bool> {
+        if self.is_populated(place)? {
+            return Ok(true);
+        }
+        let mut here = sys::open_directory_at(place, ".")?;
+        let mut depth = 0;
+        let mut came_down = false;
+        let mut missed = 0;
+        while self.left > 0 && depth < MAX_CGROUPS {
+            let names = children(&here)?
+                .take(MAX_NAMES)
+                .collect::<sys::Result<Vec<_>>>()?;
+            if names.is_empty() {
+                if came_down {
+                    match self.is_populated(&here) {
+                        Ok(true) => return Ok(true),
+                        Err(error) if !error.is_gone() => return Err(error),
+                        // Another hook took what it was in use for, or it; or a process that dies
+                        // is not listed any more.
+                        _ if missed < MAX_MISSED => missed += 1,
+                        _ => return Ok(true),
+                    }
+                }
+                if depth == 0 {
+                    break;
+                }
+                here = sys::open_directory_at(&here, "..")?;
+                depth -= 1;
+                came_down = false;
+                continue;
+            }
+            came_down = false;
+            let Some(name) = self.remove_each(&here, names)? else {
+                continue;
+            };
+            match sys::open_directory_at(&here, name) {
+                Err(error) if error.is_missing() => self.spend(),
+                child => {
+                    here = child?;
+                    depth += 1;
+                    came_down = true;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Remove cgroups up to the first that is in use, and say which that is.
+    fn remove_each(
+        &mut self,
+        parent: &OwnedFd,
+        names: Vec<OsString>,
+    ) -> sys::Result<Option<OsString>> {
+        for name in names {
+            match sys::remove_directory_at(parent, &name) {
+                Err(error) if error.is_in_use() => return Ok(Some(name)),
+                Err(error) if !error.is_missing() => return Err(error),
+                _ => self.spend(),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a process lives in a cgroup or below it.
+    fn is_populated(&mut self, tree: &OwnedFd) -> sys::Result<bool> {
+        match self.hierarchy {
+            Hierarchy::Unified => {
+                self.spend();
+                let events = read(tree, "cgroup.events")?;
+                Ok(!events
+                    .split(|byte| *byte == b'\n')
+                    .any(|line| line == b"populated 0"))
+            }
+            Hierarchy::Named => self.has_process(tree),
+        }
+    }
+
+    /// The same in version 1, which has no such file: each cgroup is asked, but not more than some, nor
+    /// more than half of what may still be looked at, so that no place hides the next.
+    fn has_process(&mut self, tree: &OwnedFd) -> sys::Result<bool> {
+        let mut left = MAX_ASKED.min(self.left / 2);
+        let mut all = true;
+        let mut here = sys::open_directory_at(tree, ".")?;
+        // The way down: on each level what is still to be asked.
+        let mut way = Vec::new();
+        loop {
+            self.spend();
+            if !read(&here, "cgroup.procs")?.is_empty() {
+                return Ok(true);
+            }
+            // Half of them at most, so that there are some for what is below.
+            let most = left.div_ceil(2);
+            let mut names = children(&here)?
+                .take(most + 1)
+                .collect::<sys::Result<Vec<_>>>()?;
+            all &= names.len() <= most;
+            names.truncate(most);
+            left -= names.len();
+            way.push(names);
+            let next = loop {
+                let Some(names) = way.last_mut() else {
+                    return Ok(!all && !self.has_ended);
+                };
+                if let Some(name) = names.pop() {
+                    break name;
+                }
+                way.pop();
+                if !way.is_empty() {
+                    here = sys::open_directory_at(&here, "..")?;
+                }
+            };
+            here = sys::open_directory_at(&here, next)?;
+        }
+    }
+
+    /// One more cgroup was looked at or removed.
+    fn spend(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
+fn read(cgroup: &OwnedFd, file: &str) -> sys::Result<Vec<u8>> {
+    let opened = sys::open_at(cgroup, file, OFlags::RDONLY, 0)?;
+    sys::read_up_to(opened, 4096, file)
+}
+
+/// The names of the cgroups in one.
+fn children(cgroup: &OwnedFd) -> sys::Result<impl Iterator<Item = sys::Result<OsString>>> {
+    Ok(sys::entries(cgroup)?.filter_map(|entry| match entry {
+        Ok((name, FileType::Directory)) => Some(Ok(name)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    }))
+}
