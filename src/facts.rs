@@ -14,6 +14,7 @@ use crate::host;
 use crate::machine_id::MachineId;
 use crate::oci::{Config, Given, State};
 use crate::payload::Payload;
+use crate::place;
 use crate::plan::{Facts, LegacyTree, Spot};
 use crate::rootfs::Rootfs;
 use crate::sys::{self, FileType, OFlags, Resolve, Stat};
@@ -118,7 +119,7 @@ fn membership(
         .map(|stat| stat.inode);
     let is_own = match (&own, inode) {
         (Some(own), Some(inode)) if at != "/" && inode != 1 => {
-            is_alone(own, container.pid).map_err(failed)?
+            place::is_alone(own, container.pid).map_err(failed)?
         }
         _ => false,
     };
@@ -175,13 +176,6 @@ fn has_controllers(root: &OwnedFd) -> sys::Result<bool> {
 fn limits_owner(cgroup: &OwnedFd) -> sys::Result<u32> {
     let limit = sys::open_at(cgroup, "cgroup.max.depth", OFlags::PATH, 0)?;
     Ok(sys::stat(limit)?.owner.0)
-}
-
-/// Whether a cgroup holds this process and no other.
-fn is_alone(cgroup: &OwnedFd, pid: i32) -> sys::Result<bool> {
-    let file = sys::open_at(cgroup, "cgroup.procs", OFlags::RDONLY, 0)?;
-    let processes = sys::read_up_to(file, 64, "cgroup.procs")?;
-    Ok(processes == format!("{pid}\n").as_bytes())
 }
 
 /// Whether the container has its own cgroup, writable, where its systemd looks for it. Without an

@@ -10,6 +10,8 @@ use crate::sys::{self, OFlags, attributes};
 
 /// How often other hooks may take away the place that was just made.
 const ATTEMPTS: usize = 100;
+/// The processes of a cgroup, one a line.
+const PROCS: &str = "cgroup.procs";
 /// The files of a cgroup that go with its delegation, one a line (cgroups(7)).
 const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
 
@@ -83,6 +85,10 @@ fn make_once(
     sys::make_directory_at(&top, id, 0o755)?;
     let place = sys::open_directory_at(&top, id)?;
     join(&place, pid)?;
+    // Another hook, for a container of the same id, may have removed it and made its own.
+    if !is_alone(&place, pid)? {
+        return Err(sys::Error::busy("read", PROCS));
+    }
     Ok((top, place))
 }
 
@@ -113,6 +119,12 @@ fn make_directory(parent: &OwnedFd, name: &str) -> sys::Result<()> {
 }
 
 fn join(cgroup: &OwnedFd, pid: i32) -> sys::Result<()> {
-    let procs = sys::open_at(cgroup, "cgroup.procs", OFlags::WRONLY, 0)?;
-    sys::write(procs, pid.to_string().as_bytes(), "cgroup.procs")
+    let procs = sys::open_at(cgroup, PROCS, OFlags::WRONLY, 0)?;
+    sys::write(procs, pid.to_string().as_bytes(), PROCS)
+}
+
+/// Whether a cgroup holds this process and no other.
+pub(crate) fn is_alone(cgroup: &OwnedFd, pid: i32) -> sys::Result<bool> {
+    let procs = sys::open_at(cgroup, PROCS, OFlags::RDONLY, 0)?;
+    Ok(sys::read_up_to(procs, 64, PROCS)? == format!("{pid}\n").as_bytes())
 }

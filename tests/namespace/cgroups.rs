@@ -294,6 +294,37 @@ fn makes_a_place_while_others_are_made_and_removed() {
     });
 }
 
+#[test]
+#[ignore = "needs root: make test"]
+fn gives_no_place_to_two_that_start_at_once_with_one_id() {
+    for _ in 0..100 {
+        let mut bundles: Vec<_> = (0..4).map(|_| Bundle::with_systemd(252)).collect();
+        let id = bundles[0].id.clone();
+        let processes: Vec<_> = bundles
+            .iter_mut()
+            .map(|bundle| {
+                let process = Process::start_in_root(bundle, IN_THE_ROOT);
+                bundle.id.clone_from(&id);
+                process
+            })
+            .collect();
+        let prepared = std::thread::scope(|scope| {
+            let pairs = bundles.iter().zip(&processes);
+            let threads: Vec<_> = pairs
+                .map(|(bundle, process)| scope.spawn(|| bundle.prepare(process.pid())))
+                .collect();
+            let runs = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a run"));
+            runs.filter(|run| run.status == 0).count()
+        });
+        // None, where two have come to one place at the same moment.
+        assert!(prepared <= 1, "{prepared} have one place");
+        drop(processes);
+        bundles[0].clean_up().assert_silent();
+    }
+}
+
 /// The poststop of a container may still be at work when the next of its id starts.
 #[test]
 #[ignore = "needs root: make test"]
