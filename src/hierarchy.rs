@@ -87,7 +87,7 @@ pub(crate) fn mount(hierarchy: Hierarchy, read_only: bool) -> sys::Result<OwnedF
     Context::open(kind(hierarchy))?.mount(options(hierarchy), attributes(read_only))
 }
 
-/// How long a hierarchy may take to go: 20 ms apart, at most ten times.
+/// How long a hierarchy, or a container's last process, may take to go: 20 ms apart, at most ten times.
 const RETRIES: usize = 10;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -126,8 +126,8 @@ pub(crate) fn clean_up(
     if mount_point.is_none() && !exists(hierarchy)? {
         return Ok(Removal::Absent);
     }
-    let host = Host::open(hierarchy, mount_point)?;
     let removal = {
+        let host = Host::open(hierarchy, mount_point)?;
         let made = host.mount_root()?;
         let root = made.as_ref().or(host.mounted());
         let remove = || {
@@ -152,14 +152,17 @@ pub(crate) fn clean_up(
 }
 
 /// End the version 1 hierarchy: cgroups die some time after their removal, and it goes with the
-/// last mount of it after that.
+/// last mount of it after that (EBUSY: it is going).
 fn end() -> sys::Result<()> {
     for _ in 0..RETRIES {
         if !exists(Hierarchy::Named)? {
             break;
         }
         std::thread::sleep(PAUSE);
-        drop(mount(Hierarchy::Named, false)?);
+        match mount(Hierarchy::Named, false) {
+            Err(error) if !error.is_busy() => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ const MAX_ASKED: usize = 10_000;
 const MAX_NAMES: usize = 64;
 /// How often a place is gone through, where another hook comes in between.
 const MAX_ROUNDS: usize = 100;
-/// How often a cgroup may be in use, and then for nothing that can be seen.
+/// How often a cgroup may be in use, and then for nothing that can be seen, with none removed meanwhile.
 const MAX_MISSED: usize = 1000;
 
 /// What became of a container's place.
@@ -26,7 +26,7 @@ const MAX_MISSED: usize = 1000;
 pub(crate) enum Removal {
     /// There was none.
     Absent,
-    /// Some process lives in it.
+    /// Some process lives in it, or may: not all could be asked.
     Populated,
     /// It is gone, and others are there still.
     Removed,
@@ -72,12 +72,8 @@ pub(crate) fn sweep(top: &OwnedFd, hierarchy: Hierarchy, id: &str) -> sys::Resul
         has_ended: false,
         left: MAX_SWEPT,
     };
-    for place in children(top)? {
-        let place = place?;
-        if place == id {
-            continue;
-        }
-        if let Err(error) = remover.remove(top, &place) {
+    for place in children(top, MAX_SWEPT)?.iter().filter(|name| *name != id) {
+        if let Err(error) = remover.remove(top, place) {
             log::info!("left: {TOP}/{}: {error}", place.display());
         }
         if remover.left == 0 {
@@ -114,12 +110,8 @@ impl Remover {
                 _ => return Ok(Removal::Removed),
             }
             // Not asked before: one that is being made has no process at first, and cgroups in it next.
-            match self.remove_below(&place) {
-                Ok(true) => return Ok(Removal::Populated),
-                // Another hook that removes here too takes away what is about to be looked at, or
-                // hides its neighbours from the list: what is left is looked at again.
-                Err(error) if !error.is_gone() => return Err(error),
-                _ => {}
+            if self.remove_below(&place)? {
+                return Ok(Removal::Populated);
             }
         }
     }
@@ -135,19 +127,15 @@ impl Remover {
         let mut came_down = false;
         let mut missed = 0;
         while self.left > 0 && depth < MAX_CGROUPS {
-            let names = children(&here)?
-                .take(MAX_NAMES)
-                .collect::<sys::Result<Vec<_>>>()?;
+            let names = children(&here, MAX_NAMES)?;
             if names.is_empty() {
                 if came_down {
-                    match self.is_populated(&here) {
-                        Ok(true) => return Ok(true),
-                        Err(error) if !error.is_gone() => return Err(error),
-                        // Another hook took what it was in use for, or it; or a process that dies
-                        // is not listed any more.
-                        _ if missed < MAX_MISSED => missed += 1,
-                        _ => return Ok(true),
+                    // Or another hook took what it was in use for, or it; or a process that dies is
+                    // not listed any more.
+                    if self.is_populated(&here)? || missed == MAX_MISSED {
+                        return Ok(true);
                     }
+                    missed += 1;
                 }
                 if depth == 0 {
                     break;
@@ -157,36 +145,38 @@ impl Remover {
                 came_down = false;
                 continue;
             }
-            came_down = false;
-            let Some(name) = self.remove_each(&here, names)? else {
-                continue;
-            };
-            match sys::open_directory_at(&here, name) {
-                Err(error) if error.is_missing() => self.spend(),
-                child => {
-                    here = child?;
-                    depth += 1;
-                    came_down = true;
-                }
+            let (removed, in_use) = self.remove_each(&here, names)?;
+            if removed > 0 {
+                missed = 0;
+            }
+            let child = in_use.map_or(Ok(None), |name| open_if_there(&here, &name))?;
+            came_down = child.is_some();
+            if let Some(child) = child {
+                here = child;
+                depth += 1;
             }
         }
         Ok(false)
     }
 
-    /// Remove cgroups up to the first that is in use, and say which that is.
+    /// Remove cgroups up to the first that is in use: how many are gone, and which that is.
     fn remove_each(
         &mut self,
         parent: &OwnedFd,
         names: Vec<OsString>,
-    ) -> sys::Result<Option<OsString>> {
+    ) -> sys::Result<(usize, Option<OsString>)> {
+        let mut removed = 0;
         for name in names {
             match sys::remove_directory_at(parent, &name) {
-                Err(error) if error.is_in_use() => return Ok(Some(name)),
+                Err(error) if error.is_in_use() => return Ok((removed, Some(name))),
                 Err(error) if !error.is_missing() => return Err(error),
-                _ => self.spend(),
+                _ => {
+                    removed += 1;
+                    self.spend();
+                }
             }
         }
-        Ok(None)
+        Ok((removed, None))
     }
 
     /// Whether a process lives in a cgroup or below it.
@@ -195,16 +185,15 @@ impl Remover {
             Hierarchy::Unified => {
                 self.spend();
                 let events = read(tree, "cgroup.events")?;
-                Ok(!events
-                    .split(|byte| *byte == b'\n')
-                    .any(|line| line == b"populated 0"))
+                let mut lines = events.split(|byte| *byte == b'\n');
+                Ok(!events.is_empty() && !lines.any(|line| line == b"populated 0"))
             }
             Hierarchy::Named => self.has_process(tree),
         }
     }
 
     /// The same in version 1, which has no such file: each cgroup is asked, but not more than some, nor
-    /// more than half of what may still be looked at, so that no place hides the next.
+    /// more than half of what may still be looked at, so that there is some for the next place.
     fn has_process(&mut self, tree: &OwnedFd) -> sys::Result<bool> {
         let mut left = MAX_ASKED.min(self.left / 2);
         let mut all = true;
@@ -218,26 +207,26 @@ impl Remover {
             }
             // Half of them at most, so that there are some for what is below.
             let most = left.div_ceil(2);
-            let mut names = children(&here)?
-                .take(most + 1)
-                .collect::<sys::Result<Vec<_>>>()?;
+            let mut names = children(&here, most + 1)?;
             all &= names.len() <= most;
             names.truncate(most);
             left -= names.len();
             way.push(names);
-            let next = loop {
+            here = loop {
                 let Some(names) = way.last_mut() else {
                     return Ok(!all && !self.has_ended);
                 };
-                if let Some(name) = names.pop() {
-                    break name;
-                }
-                way.pop();
-                if !way.is_empty() {
-                    here = sys::open_directory_at(&here, "..")?;
+                let Some(name) = names.pop() else {
+                    way.pop();
+                    if !way.is_empty() {
+                        here = sys::open_directory_at(&here, "..")?;
+                    }
+                    continue;
+                };
+                if let Some(child) = open_if_there(&here, &name)? {
+                    break child;
                 }
             };
-            here = sys::open_directory_at(&here, next)?;
         }
     }
 
@@ -247,16 +236,37 @@ impl Remover {
     }
 }
 
+// Another hook may remove the same cgroups. What it has taken has no process and no children.
+
+/// What a file of a cgroup says; nothing, if the cgroup is gone.
 fn read(cgroup: &OwnedFd, file: &str) -> sys::Result<Vec<u8>> {
-    let opened = sys::open_at(cgroup, file, OFlags::RDONLY, 0)?;
-    sys::read_up_to(opened, 4096, file)
+    let text = sys::open_at(cgroup, file, OFlags::RDONLY, 0)
+        .and_then(|opened| sys::read_up_to(opened, 4096, file));
+    match text {
+        Err(error) if error.is_gone() => Ok(Vec::new()),
+        text => text,
+    }
 }
 
-/// The names of the cgroups in one.
-fn children(cgroup: &OwnedFd) -> sys::Result<impl Iterator<Item = sys::Result<OsString>>> {
-    Ok(sys::entries(cgroup)?.filter_map(|entry| match entry {
-        Ok((name, FileType::Directory)) => Some(Ok(name)),
-        Ok(_) => None,
-        Err(error) => Some(Err(error)),
-    }))
+/// The names of the cgroups in one, but not more than `limit`.
+fn children(cgroup: &OwnedFd, limit: usize) -> sys::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in sys::entries(cgroup)? {
+        match entry {
+            Ok((name, FileType::Directory)) => names.push(name),
+            Err(error) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
+        if names.len() >= limit {
+            break;
+        }
+    }
+    Ok(names)
+}
+
+fn open_if_there(parent: &OwnedFd, name: &OsStr) -> sys::Result<Option<OwnedFd>> {
+    match sys::open_directory_at(parent, name) {
+        Err(error) if error.is_gone() => Ok(None),
+        opened => opened.map(Some),
+    }
 }
