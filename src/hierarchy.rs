@@ -126,6 +126,7 @@ pub(crate) fn clean_up(
     if mount_point.is_none() && !exists(hierarchy)? {
         return Ok(Removal::Absent);
     }
+    // Let go of before the end of the hierarchy: it lasts as long as somebody holds it.
     let removal = {
         let host = Host::open(hierarchy, mount_point)?;
         let made = host.mount_root()?;

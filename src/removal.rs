@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use crate::cgroup::{Hierarchy, TOP};
 use crate::sys::{self, FileType, OFlags};
 
-/// How many cgroups are removed of one container, and how deep they are looked for.
+/// How many cgroups are looked at or removed for one container, and how deep they are looked for.
 const MAX_CGROUPS: usize = 1_000_000;
 /// How many are looked at or removed at a start, for all containers together that ended without a
 /// poststop: systemd's own trees have some hundred.
@@ -130,8 +130,8 @@ impl Remover {
             let names = children(&here, MAX_NAMES)?;
             if names.is_empty() {
                 if came_down {
-                    // Or another hook took what it was in use for, or it; or a process that dies is
-                    // not listed any more.
+                    // Nothing is seen in what was in use: another hook took that, or this cgroup too;
+                    // or it is a process that dies, which is not listed any more.
                     if self.is_populated(&here)? || missed == MAX_MISSED {
                         return Ok(true);
                     }
